@@ -1,0 +1,123 @@
+"""Who made a processor and what it is called: the Implementer and PartNum fields of MIDR_EL1.
+
+Source: the Technical Reference Manuals of the processors, section "MIDR_EL1, Main ID Register"; implementer
+codes from the Arm Architecture Reference Manual (DDI 0487), "MIDR_EL1".
+"""
+
+from __future__ import annotations
+
+_IMPLEMENTERS = {
+    0x00: "reserved for software use",
+    0x41: "Arm Limited",
+    0x42: "Broadcom",
+    0x43: "Cavium",
+    0x44: "Digital Equipment Corporation",
+    0x46: "Fujitsu",
+    0x48: "HiSilicon",
+    0x49: "Infineon",
+    0x4D: "Motorola or Freescale",
+    0x4E: "NVIDIA",
+    0x50: "Applied Micro Circuits",
+    0x51: "Qualcomm",
+    0x53: "Samsung",
+    0x56: "Marvell",
+    0x61: "Apple",
+    0x66: "Faraday",
+    0x69: "Intel",
+    0x6D: "Microsoft",
+    0x70: "Phytium",
+    0xC0: "Ampere Computing",
+}
+
+_PARTS = {
+    0x41_D01: "Cortex-A32",
+    0x41_D02: "Cortex-A34",
+    0x41_D03: "Cortex-A53",
+    0x41_D04: "Cortex-A35",
+    0x41_D05: "Cortex-A55",
+    0x41_D06: "Cortex-A65",
+    0x41_D07: "Cortex-A57",
+    0x41_D08: "Cortex-A72",
+    0x41_D09: "Cortex-A73",
+    0x41_D0A: "Cortex-A75",
+    0x41_D0B: "Cortex-A76",
+    0x41_D0C: "Neoverse N1",
+    0x41_D0D: "Cortex-A77",
+    0x41_D0E: "Cortex-A76AE",
+    0x41_D0F: "AEM v8 model",
+    0x41_D13: "Cortex-R52",
+    0x41_D15: "Cortex-R82",
+    0x41_D40: "Neoverse V1",
+    0x41_D41: "Cortex-A78",
+    0x41_D42: "Cortex-A78AE",
+    0x41_D43: "Cortex-A65AE",
+    0x41_D44: "Cortex-X1",
+    0x41_D46: "Cortex-A510",
+    0x41_D47: "Cortex-A710",
+    0x41_D48: "Cortex-X2",
+    0x41_D49: "Neoverse N2",
+    0x41_D4A: "Neoverse E1",
+    0x41_D4B: "Cortex-A78C",
+    0x41_D4C: "Cortex-X1C",
+    0x41_D4D: "Cortex-A715",
+    0x41_D4E: "Cortex-X3",
+    0x41_D4F: "Neoverse V2",
+    0x41_D80: "Cortex-A520",
+    0x41_D81: "Cortex-A720",
+    0x41_D82: "Cortex-X4",
+    0x41_D83: "Neoverse V3AE",
+    0x41_D84: "Neoverse V3",
+    0x41_D85: "Cortex-X925",
+    0x41_D87: "Cortex-A725",
+    0x41_D88: "Cortex-A520AE",
+    0x41_D89: "Cortex-A720AE",
+    0x41_D8A: "C1-Nano",
+    0x41_D8B: "C1-Pro",
+    0x41_D8C: "C1-Ultra",
+    0x41_D8E: "Neoverse N3",
+    0x41_D8F: "Cortex-A320",
+    0x41_D90: "C1-Premium",
+    0x42_516: "ThunderX2",
+    0x43_0A1: "ThunderX 88XX",
+    0x43_0A2: "ThunderX 81XX",
+    0x43_0A3: "ThunderX 83XX",
+    0x43_0AF: "ThunderX2 99XX",
+    0x46_001: "A64FX",
+    0x46_003: "MONAKA",
+    0x48_D01: "Kunpeng 920 (TSV110)",
+    0x48_D02: "Kunpeng (HIP09)",
+    0x4E_003: "Denver 2",
+    0x4E_004: "Carmel",
+    0x50_000: "X-Gene",
+    0x51_001: "Oryon",
+    0x51_800: "Kryo 2xx Gold",
+    0x51_801: "Kryo 2xx Silver",
+    0x51_802: "Kryo 3xx Gold",
+    0x51_803: "Kryo 3xx Silver",
+    0x51_804: "Kryo 4xx Gold",
+    0x51_805: "Kryo 4xx Silver",
+    0x51_C00: "Falkor",
+    0x53_001: "Exynos M1",
+    0x61_020: "M1 Icestorm (virtual)",
+    0x61_022: "M1 Icestorm",
+    0x61_023: "M1 Firestorm",
+    0x61_024: "M1 Pro Icestorm",
+    0x61_025: "M1 Pro Firestorm",
+    0x61_028: "M1 Max Icestorm",
+    0x61_029: "M1 Max Firestorm",
+    0x61_032: "M2 Blizzard",
+    0x61_033: "M2 Avalanche",
+    0x6D_D49: "Azure Cobalt 100",
+    0xC0_AC3: "Ampere-1",
+    0xC0_AC4: "Ampere-1A",
+}
+
+
+def implementer(code: int) -> str:
+    """Return who uses an Implementer code."""
+    return _IMPLEMENTERS.get(code, "")
+
+
+def part_name(midr: int) -> str | None:
+    """Return what the processor of a MIDR_EL1 value is called, None where this table does not know it."""
+    return _PARTS.get((midr >> 24 & 0xFF) << 12 | midr >> 4 & 0xFFF)
