@@ -1,0 +1,469 @@
+"""One translation, told in full: every step, the output or the fault, permissions and attributes.
+
+>>> translate(machine, 0xffff_8000_1000_0000, Regime.EL10).output
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gdbhyp.arch import faults, permissions, stage1, stage2
+from gdbhyp.arch.attributes import (
+    NORMAL_NC,
+    NORMAL_WB,
+    TAGGED,
+    DEVICE_nGnRnE,
+    combine,
+    is_device,
+    memory_words,
+    par_shareability,
+    shareability_words,
+    stage2_memory_words,
+)
+from gdbhyp.arch.controls import DC, TGE, VM, controls
+from gdbhyp.arch.features import features
+from gdbhyp.arch.fields import Bits
+from gdbhyp.arch.granules import CONTIGUOUS_BITS, FINAL_LEVEL, leaf_bits
+from gdbhyp.arch.regimes import Regime, Space
+from gdbhyp.arch.spaces import IPA, Address, Word
+from gdbhyp.arch.stage1 import SCTLR_M, stage1_registers
+from gdbhyp.arch.stage2 import STAGE2_REGISTERS
+from gdbhyp.engine.machine import Machine, Reader, Registers
+from gdbhyp.engine.results import Access, Attributes, Fault, Permissions, Step, Translation
+from gdbhyp.engine.walk import Fetch, Found, Leaf1, Leaf2, Stop, Walker, walker
+from gdbhyp.errors import MemoryUnavailable, UsageError
+
+__all__ = [
+    "Access",
+    "Attributes",
+    "Fault",
+    "Permissions",
+    "Regime",
+    "Stage2Reader",
+    "Step",
+    "Translation",
+    "current_regime",
+    "explicit",
+    "registers_needed",
+    "translate",
+    "with_registers",
+]
+
+BOTH, STAGE1, STAGE2 = "both", "1", "2"
+"""The stages that a translation can be asked for."""
+
+_BLOCK_TYPE = Bits(1, 0)
+
+
+def registers_needed(regime: Regime, stages: str = BOTH) -> tuple[str, ...]:
+    """The registers without which an answer about these stages of a regime would be a guess.
+
+    Those of optional features are not among them: where they are missing, so is the feature.
+    """
+    names: tuple[str, ...] = ("ID_AA64MMFR0_EL1",)
+    if stages != STAGE2:
+        names += stage1_registers(regime)
+    if regime is not Regime.EL3:
+        names += ("HCR_EL2",)
+    if regime is Regime.EL10 and stages != STAGE1:
+        names += STAGE2_REGISTERS
+    return names
+
+
+def current_regime(registers: Registers, el: int) -> Regime:
+    """The regime that translates accesses of Exception level ``el`` (0 to 3) as the registers are now.
+
+    EL2 is in the EL2&0 regime by HCR_EL2.E2H alone, whatever TGE says; EL0 only with {E2H,TGE} = {1,1}.
+    """
+
+    def register(name: str) -> int:
+        return registers.get(name) or 0
+
+    return controls(register, registers.get("SCR_EL3"), features(register)).regime_of(el)
+
+
+def with_registers(machine: Machine, values: Mapping[str, int]) -> Machine:
+    """Return the same machine with some registers replaced; memory and PSTATE stay."""
+    return Machine(_Overlay(machine.registers, values), machine.memory, machine.pstate)
+
+
+class _Overlay:
+    """Registers with some of them replaced."""
+
+    def __init__(self, below: Registers, values: Mapping[str, int]) -> None:
+        self._below = below
+        self._values = dict(values)
+
+    def get(self, name: str, /) -> int | None:
+        value = self._values.get(name)
+        return self._below.get(name) if value is None else value
+
+
+def explicit(
+    machine: Machine,
+    regime: Regime = Regime.EL10,
+    *,
+    ttbr: int | None = None,
+    ttbr1: int | None = None,
+    tcr: int | None = None,
+    mair: int | None = None,
+    vttbr: int | None = None,
+    vtcr: int | None = None,
+) -> Machine:
+    """Return the machine with the given table registers in place of its own, and the stages they belong to on.
+
+    Stage 1 counts as enabled when any of its registers is given (SCTLR_ELx.M = 1, HCR_EL2.{TGE,DC} = 0 for EL1&0),
+    stage 2 when ``vttbr`` or ``vtcr`` is (HCR_EL2.VM = 1, TGE = 0).
+    """
+    suffix = {Regime.EL10: "EL1", Regime.EL3: "EL3"}.get(regime, "EL2")
+    own = {f"TTBR0_{suffix}": ttbr, f"TTBR1_{suffix}": ttbr1, f"TCR_{suffix}": tcr, f"MAIR_{suffix}": mair}
+    values = {name: value for name, value in own.items() if value is not None}
+    get = machine.registers.get
+    hcr = get("HCR_EL2") or 0
+    if values:
+        sctlr = f"SCTLR_{suffix}"
+        values[sctlr] = (get(sctlr) or 0) | SCTLR_M.in_place
+        if regime is Regime.EL10:
+            hcr &= ~(TGE.in_place | DC.in_place)
+    second = {"VTTBR_EL2": vttbr, "VTCR_EL2": vtcr}
+    given = {name: value for name, value in second.items() if value is not None}
+    if given:
+        hcr = hcr & ~TGE.in_place | VM.in_place
+        values.update(given)
+    values["HCR_EL2"] = hcr
+    return with_registers(machine, values)
+
+
+def translate(
+    machine: Machine,
+    address: int,
+    regime: Regime,
+    *,
+    stages: str = BOTH,
+    access: Access | None = None,
+) -> Translation:
+    """Translate ``address``: a VA, or with ``stages`` "2" an IPA, which is walked also while HCR_EL2.VM = 0.
+
+    With ``access`` None the question is what is mapped there: permissions are not checked, and hardware updates
+    of descriptors are not considered.
+
+    :raises Unsupported: if a feature is in use that is not modelled.
+    :raises UsageError: if the regime has no stage 2, or ``stages`` is not "both", "1" or "2".
+    """
+    if stages not in (BOTH, STAGE1, STAGE2):
+        raise UsageError(f"stages are both, 1 or 2, not {stages}")
+    if stages == STAGE2 and regime is not Regime.EL10:
+        raise UsageError(f"the {regime.value} regime has no stage 2")
+    walk = walker(machine, regime, force_stage2=stages == STAGE2)
+    fetches: list[Fetch] = []
+    found: Found | Stop
+    if stages == STAGE2:
+        second = walk.stage2(address, walk.lower.space, access, fetches)
+        found = second if isinstance(second, Stop) else Found(second.output, second.space, None, second)
+    elif stages == STAGE1:
+        first = walk.stage1(address, access, fetches)
+        found = first if isinstance(first, Stop) else Found(first.output, first.space, first, None)
+    else:
+        found = walk.resolve(address, access, fetches)
+    if walk.gpt is not None and isinstance(found, Found) and access is not None:
+        violation = walk.gpt.check(found.output, found.space)
+        if violation is not None and (stages != STAGE1 or walk.second is None):
+            stop = Stop(faults.GRANULE_PROTECTION, 1, 0, address=found.output, on_walk=False)
+            return _translation(walk, address, stages, stop, fetches, access)
+    return _translation(walk, address, stages, found, fetches, access)
+
+
+def _translation(
+    walk: Walker,
+    address: int,
+    stages: str,
+    found: Found | Stop,
+    fetches: list[Fetch],
+    access: Access | None,
+) -> Translation:
+    two = walk.regime is Regime.EL10 and walk.controls.el2_enabled
+    output_space = "IPA" if stages == STAGE1 and two else "PA"
+    first = walk.upper if address & stage1.VA_RANGE.in_place else walk.lower
+    vmid = None
+    if walk.second is not None:
+        vmid = walk.second[walk.lower.space].vmid
+    common = {
+        "input": Address(address),
+        "input_space": "IPA" if stages == STAGE2 else "VA",
+        "output_space": output_space,
+        "regime": walk.regime,
+        "stages": stages,
+        "steps": tuple(_step(walk, fetch, first) for fetch in fetches),
+        "asid": None if stages == STAGE2 else first.asid,
+        "vmid": vmid,
+    }
+    if isinstance(found, Stop):
+        return Translation(
+            **common,  # type: ignore[arg-type]
+            output=None,
+            ipa=None if found.ipa is None or found.s1ptw else IPA(found.ipa),
+            fault=_fault(walk, found, address, access),
+            permissions=None,
+            attributes=None,
+            level=None,
+            page_size=0,
+            contiguous=False,
+            space="",
+            ns=False,
+        )
+    leaf = found.second or found.first
+    assert leaf is not None
+    ipa = found.first.output if found.first is not None and found.second is not None else None
+    return Translation(
+        **common,  # type: ignore[arg-type]
+        output=Address(found.output),
+        ipa=None if ipa is None else IPA(ipa),
+        fault=None,
+        permissions=permissions_of(found),
+        attributes=attributes_of(found),
+        level=leaf.level,
+        page_size=page_size(found),
+        contiguous=_contiguous(leaf),
+        space=found.space.value,
+        ns=found.space is Space.NON_SECURE,
+    )
+
+
+def page_size(found: Found) -> int:
+    """The size in bytes of the smallest block or page over the stages, 0 when no table was walked."""
+    sizes = [
+        1 << leaf_bits(leaf.params.tgx, leaf.level)
+        for leaf in (found.first, found.second)
+        if leaf is not None and leaf.level is not None
+    ]
+    return min(sizes, default=0)
+
+
+def _contiguous(leaf: Leaf1 | Leaf2) -> bool:
+    if leaf.descriptor is None or leaf.level is None:
+        return False
+    if isinstance(leaf, Leaf1) and leaf.params.pnch:
+        return False
+    return (leaf.params.tgx, leaf.level) in CONTIGUOUS_BITS and bool(stage1.CONTIGUOUS(leaf.descriptor))
+
+
+def stage1_memory(first: Leaf1, *, execute: bool = False) -> tuple[int, int]:
+    """Attribute byte and SH that stage 1 gives; SCTLR_ELx.C = 0 makes Normal memory Non-cacheable."""
+    p = first.params
+    if first.descriptor is None:
+        if p.dc:
+            return TAGGED if p.dct else NORMAL_WB, 0
+        return DEVICE_nGnRnE, 2
+    attr = p.attribute(first.descriptor)
+    sh = p.shareability(first.descriptor)
+    if not is_device(attr) and not (p.icached if execute else p.cached):
+        attr = NORMAL_NC
+    return attr, sh
+
+
+def memory_of(found: Found) -> tuple[int, int]:
+    """Attribute byte and SH of the whole translation, as PAR_EL1 reports them."""
+    if found.first is None:
+        raise ValueError("stage 2 alone has no attribute byte")
+    attr, sh = stage1_memory(found.first)
+    second = found.second
+    if second is None:
+        return attr, par_shareability(attr, sh)
+    p = second.params
+    d = second.descriptor
+    return combine(attr, sh, stage2.MEM_ATTR(d), p.shareability(d), bool(stage2.FNXS(d)), p.memory)
+
+
+def attributes_of(found: Found) -> Attributes:
+    """Memory type and shareability in words; of stage 2 alone when there was no stage 1."""
+    if found.first is not None:
+        attr, sh = memory_of(found)
+        return Attributes(memory_words(attr), attr, shareability_words(sh))
+    assert found.second is not None
+    p, d = found.second.params, found.second.descriptor
+    memattr = stage2.MEM_ATTR(d)
+    return Attributes(stage2_memory_words(memattr, p.fwb), memattr, shareability_words(p.shareability(d)))
+
+
+def permissions_of(found: Found) -> Permissions:
+    """What both stages allow together."""
+    privileged = unprivileged = permissions.RWX
+    has_unprivileged = True
+    first, second = found.first, found.second
+    if first is not None:
+        has_unprivileged = first.params.regime.has_unprivileged
+        if first.descriptor is not None:
+            own, user = permissions.stage1_rights(first.params, first.descriptor, first.tables, first.space)
+            privileged, unprivileged = own.both, user.both
+    if second is not None:
+        base = permissions.stage2_base(second.params, second.descriptor)
+        overlay = permissions.stage2_overlay(second.params, second.descriptor)
+        privileged &= base.privileged
+        unprivileged &= base.unprivileged
+        if overlay is not None:
+            privileged &= overlay.privileged
+            unprivileged &= overlay.unprivileged
+    return permissions_report(privileged, unprivileged if has_unprivileged else None)
+
+
+def permissions_report(privileged: int, unprivileged: int | None) -> Permissions:
+    """Turn sets of rights into the record; None where there is no EL0."""
+    text = permissions.words(privileged)
+    if unprivileged is not None:
+        text += "/" + permissions.words(unprivileged)
+    return Permissions(
+        read=bool(privileged & permissions.READ),
+        write=bool(privileged & permissions.WRITE),
+        execute=bool(privileged & permissions.EXECUTE),
+        el0_read=None if unprivileged is None else bool(unprivileged & permissions.READ),
+        el0_write=None if unprivileged is None else bool(unprivileged & permissions.WRITE),
+        el0_execute=None if unprivileged is None else bool(unprivileged & permissions.EXECUTE),
+        text=text,
+    )
+
+
+def _step(walk: Walker, fetch: Fetch, first: stage1.Stage1Params) -> Step:
+    params: stage1.Stage1Params | stage2.Stage2Params
+    if fetch.stage == 1:
+        params, space = first, "IPA" if walk.second is not None else "PA"
+    else:
+        assert walk.second is not None
+        params, space = walk.second[walk.lower.space], "PA"
+    geometry = next(entry for entry in params.levels if entry.level == fetch.level)
+    descriptor = fetch.descriptor
+    output: int | None
+    if _BLOCK_TYPE(descriptor) == 0b11 and fetch.level != FINAL_LEVEL:
+        kind, output = "table", params.format.address(descriptor)
+    elif _BLOCK_TYPE(descriptor) == 0b11 or (_BLOCK_TYPE(descriptor) == 0b01 and geometry.block):
+        kind = "page" if fetch.level == FINAL_LEVEL else "block"
+        output = params.format.address(descriptor) & ~geometry.offset_mask
+    else:
+        kind, output = "invalid", None
+    return Step(
+        stage=fetch.stage,
+        level=fetch.level,
+        table=Address(fetch.table),
+        table_space=space,
+        index=(fetch.address - fetch.table) // 8,
+        descriptor_address=Address(fetch.address),
+        descriptor=Word(descriptor),
+        kind=kind,
+        output=None if output is None else Address(output),
+        note=_note(kind, descriptor, fetch, params),
+        nested=tuple(_step(walk, nested, first) for nested in fetch.nested),
+    )
+
+
+def _note(kind: str, descriptor: int, fetch: Fetch, params: stage1.Stage1Params | stage2.Stage2Params) -> str:
+    """What is worth a word about a descriptor."""
+    if kind == "invalid":
+        reserved = descriptor & 1
+        return "reserved encoding" if reserved else ("" if descriptor == 0 else "invalid, not zero")
+    notes = []
+    if kind == "table":
+        if fetch.stage == 1 and isinstance(params, stage1.Stage1Params):
+            limits = _table_limits(descriptor, params)
+            if limits:
+                notes.append(limits)
+        return ", ".join(notes)
+    if not stage1.AF(descriptor):
+        notes.append("AF=0")
+    if stage1.CONTIGUOUS(descriptor) and (params.tgx, fetch.level) in CONTIGUOUS_BITS:
+        notes.append("contiguous")
+    if params.ha and params.hd and stage1.DBM(descriptor):
+        notes.append("DBM")
+    return ", ".join(notes)
+
+
+def _table_limits(descriptor: int, p: stage1.Stage1Params) -> str:
+    limits = []
+    if stage1.AP_TABLE(descriptor):
+        limits.append(f"APTable={stage1.AP_TABLE(descriptor):02b}")
+    if stage1.XN_TABLE(descriptor):
+        limits.append("UXNTable" if p.regime.has_unprivileged else "XNTable")
+    if stage1.PXN_TABLE(descriptor) and p.regime.has_unprivileged:
+        limits.append("PXNTable")
+    text = " ".join(limits)
+    return text if p.hierarchical or not text else f"{text} (ignored)"
+
+
+_KIND_WORDS = {
+    faults.TRANSLATION: "translation fault",
+    faults.ACCESS_FLAG: "access flag fault",
+    faults.PERMISSION: "permission fault",
+    faults.ADDRESS_SIZE: "address size fault",
+    faults.EXTERNAL_ABORT: "external abort on the table walk",
+    faults.GRANULE_PROTECTION: "granule protection fault",
+}
+
+
+def _fault(walk: Walker, stop: Stop, address: int, access: Access | None) -> Fault:
+    access = access or Access()
+    fst = faults.status_code(stop.kind, stop.level, on_walk=stop.on_walk)
+    valid = faults.hpfar_valid(stop.kind, stop.stage, stop.s1ptw)
+    secure = walk.controls.space is Space.SECURE
+    hpfar = None
+    if valid and stop.ipa is not None:
+        hpfar = Word(faults.hpfar_el2(stop.ipa, secure and stop.ipa_space is Space.NON_SECURE))
+    text = f"stage {stop.stage} level {stop.level} {_KIND_WORDS[stop.kind]}"
+    if stop.s1ptw:
+        text += " on a stage 1 table walk"
+    denied = stop.denied
+    return Fault(
+        kind=stop.kind,
+        stage=stop.stage,
+        level=stop.level,
+        s1ptw=stop.s1ptw,
+        fst=fst,
+        ipa=None if stop.ipa is None else IPA(stop.ipa),
+        address=None if stop.address is None else Address(stop.address),
+        text=text,
+        esr_el2=Word(
+            faults.esr_el2(
+                fst,
+                execute=access.kind == "execute",
+                write=access.kind == "write" and not stop.s1ptw,
+                s1ptw=stop.s1ptw,
+                same_el=access.el >= 2,
+                denied=denied,
+            )
+        ),
+        far_el2=Word(address),
+        hpfar_el2=hpfar,
+        hpfar_valid=valid,
+        dirty_bit=denied is not None and denied.dirty_bit,
+        overlay=denied is not None and denied.overlay,
+        top_level=denied is not None and denied.top_level,
+        assured_only=denied is not None and denied.assured_only,
+    )
+
+
+class Stage2Reader:
+    """IPA space as a reader: stage 2 of the machine over its physical memory, also while HCR_EL2.VM = 0."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._walk = walker(machine, Regime.EL10, force_stage2=True)
+        self._memory: Reader = machine.memory
+
+    def read(self, address: int, size: int, /) -> bytes:
+        """Return exactly ``size`` bytes from an IPA on, over as many pages as they span.
+
+        :raises MemoryUnavailable: for "IPA" when stage 2 does not map a part, or the memory behind it is missing.
+        """
+        parts = []
+        at, end = address, address + size
+        while at < end:
+            found = self._walk.stage2(at, self._walk.lower.space)
+            if isinstance(found, Stop):
+                reason = f"stage 2 has a {_KIND_WORDS[found.kind]} at level {found.level}"
+                raise MemoryUnavailable("IPA", address, size, reason, at)
+            page = 1 << leaf_bits(found.params.tgx, found.level)
+            count = min(end - at, page - at % page)
+            try:
+                parts.append(self._memory.read(found.output, count))
+            except MemoryUnavailable as error:
+                bad = at + error.first_bad - found.output
+                reason = f"it is PA {error.first_bad:#x}, {error.reason}"
+                raise MemoryUnavailable("IPA", address, size, reason, bad) from error
+            at += count
+        return b"".join(parts)

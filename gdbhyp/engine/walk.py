@@ -1,0 +1,450 @@
+"""The walk itself: one loop a stage, over parameters computed once and a ``read`` function.
+
+This is the part that has to be fast, so it deals in ints and tuples; ``translate``, ``at`` and ``map`` put words on
+what it returns. Order of checks and levels of faults are those of Arm's ASL v9.4 ``AArch64_S1Translate``,
+``AArch64_S1Walk``, ``AArch64_S2Translate`` and ``AArch64_S2Walk``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+from gdbhyp.arch import faults, stage1, stage2
+from gdbhyp.arch.controls import CONTROL_REGISTERS, Controls, controls
+from gdbhyp.arch.features import ID_REGISTERS, Features, features
+from gdbhyp.arch.permissions import (
+    Denied,
+    mostly_read_only,
+    stage1_denies,
+    stage1_rights,
+    stage2_base,
+    stage2_denies,
+    stage2_denies_walk,
+    stage2_overlay,
+)
+from gdbhyp.arch.regimes import Regime, Space
+from gdbhyp.arch.stage1 import Stage1Params, stage1_all_registers, stage1_params
+from gdbhyp.arch.stage2 import STAGE2_ALL_REGISTERS, Stage2Params, stage2_params
+from gdbhyp.engine.gpt import GranuleTable, granule_table
+from gdbhyp.engine.machine import Machine
+from gdbhyp.engine.results import Access
+from gdbhyp.errors import MemoryUnavailable
+
+_S1_AF = stage1.AF.in_place
+_S1_NS = stage1.NS.in_place
+_S1_NSE = stage1.NSE.in_place
+_S1_NS_TABLE = stage1.NS_TABLE.in_place
+_S1_PROTECTED = stage1.PROTECTED.in_place
+_S1_AMEC = stage1.AMEC.in_place
+_S2_AF = stage2.AF.in_place
+_UPPER = stage1.VA_RANGE.in_place
+_FINAL = 3
+_TYPE = 0b11
+_TABLE = 0b11
+_PAGE = 0b11
+_BLOCK = 0b01
+
+
+class Stop(NamedTuple):
+    """A fault: what the walk ended with instead of an address.
+
+    ``ipa`` is what stage 2 was asked for, ``ipa_space`` its space; ``address`` is the physical address of a
+    descriptor that cannot be read or is protected; ``denied`` qualifies a permission fault.
+    """
+
+    kind: str
+    stage: int
+    level: int
+    s1ptw: bool = False
+    ipa: int | None = None
+    ipa_space: Space | None = None
+    address: int | None = None
+    denied: Denied | None = None
+    on_walk: bool = True
+
+
+class Fetch(NamedTuple):
+    """One descriptor fetch; ``nested`` are the stage-2 fetches that found it."""
+
+    stage: int
+    level: int
+    table: int
+    address: int
+    descriptor: int
+    nested: tuple[Fetch, ...]
+
+
+class Leaf1(NamedTuple):
+    """The end of a stage-1 walk. ``tables`` is the OR of the table descriptors; with stage 1 off ``descriptor`` and
+    ``level`` are None and ``output`` is the input."""
+
+    output: int
+    space: Space
+    params: Stage1Params
+    descriptor: int | None
+    level: int | None
+    tables: int
+    assured: bool
+
+
+class Leaf2(NamedTuple):
+    """The end of a stage-2 walk."""
+
+    output: int
+    space: Space
+    params: Stage2Params
+    descriptor: int
+    level: int
+
+
+class Found(NamedTuple):
+    """An output address, and the leaves that led there; ``first`` is None for stage 2 alone."""
+
+    output: int
+    space: Space
+    first: Leaf1 | None
+    second: Leaf2 | None
+
+
+class Walker:
+    """Walks the tables of one regime of one CPU; made anew when a register changes.
+
+    ``read(address, size)`` is physical memory. ``lower`` and ``upper`` are the stage-1 parameters by VA bit 55,
+    ``second`` the stage-2 parameters by the space of the IPA, None where the regime has no stage 2 or it is off.
+    """
+
+    __slots__ = (
+        "controls",
+        "execute_never",
+        "features",
+        "gpt",
+        "lower",
+        "pan",
+        "read",
+        "regime",
+        "second",
+        "upper",
+    )
+
+    def __init__(
+        self,
+        regime: Regime,
+        setup: Setup,
+        read: Callable[[int, int], bytes],
+        gpt: GranuleTable | None,
+        pan: bool,
+    ) -> None:
+        self.regime = regime
+        self.features = setup.features
+        self.controls = setup.controls
+        self.lower = setup.lower
+        self.upper = setup.upper
+        self.second = setup.second
+        self.read = read
+        self.gpt = gpt
+        self.pan = pan
+
+    def resolve(
+        self, address: int, access: Access | None = None, fetches: list[Fetch] | None = None
+    ) -> Found | Stop:
+        """Translate a VA through every stage that the regime has; ``fetches`` collects the descriptors."""
+        first = self.stage1(address, access, fetches)
+        if isinstance(first, Stop):
+            return first
+        if self.second is None:
+            return Found(first.output, first.space, first, None)
+        second = self.stage2(first.output, first.space, access, fetches, first.assured)
+        if isinstance(second, Stop):
+            return second
+        return Found(second.output, second.space, first, second)
+
+    def stage1(
+        self, va: int, access: Access | None = None, fetches: list[Fetch] | None = None
+    ) -> Leaf1 | Stop:
+        """Walk stage 1: a VA to an IPA, or to a PA where the regime has no stage 2."""
+        p = self.upper if va & _UPPER else self.lower
+        check = p.va_check if access is None or access.kind != "execute" else p.va_check_fetch
+        if not p.enabled:
+            if va & check:
+                return Stop(faults.ADDRESS_SIZE, 1, 0)
+            return Leaf1(va & ((1 << p.pamax) - 1), p.space, p, None, None, 0, False)
+        if p.txsz_faults or va & check != p.va_expected & check or p.epd:
+            return Stop(faults.TRANSLATION, 1, 0)
+        if p.e0pd and access is not None and access.el == 0:
+            return Stop(faults.TRANSLATION, 1, 0)
+
+        read = self.read
+        order: Literal["big", "little"] = "big" if p.ee else "little"
+        second = self.second
+        gpt = self.gpt
+        beyond = p.beyond
+        in_place, high, high_shift = p.format
+        space = p.space
+        table = p.base
+        tables = 0
+        above = 0
+        assured = p.pnch
+        top = True
+        walked: Leaf2 | None = None
+        nested: list[Fetch] | None = None
+        for lookup in p.levels:
+            level, shift, index_mask, block, leaf_mask, offset_mask = lookup
+            address = table | va >> shift & index_mask
+            if address & beyond:
+                return Stop(faults.ADDRESS_SIZE, 1, above)
+            physical = address
+            table_space = space
+            if second is not None:
+                if fetches is not None:
+                    nested = []
+                s2 = second[space]
+                found = self._stage2(s2, address, space, nested, True)
+                if isinstance(found, Stop):
+                    if fetches is not None:
+                        fetches += nested or ()
+                    return found
+                walked = found
+                denied = stage2_denies_walk(
+                    s2,
+                    found.descriptor,
+                    write=False,
+                    top=bool(va & _UPPER) if top else None,
+                    device=s2.memory_is_device(found.descriptor),
+                    space=found.space,
+                )
+                if denied is not None:
+                    if fetches is not None:
+                        fetches += nested or ()
+                    return Stop(faults.PERMISSION, 2, found.level, True, address, space, None, denied)
+                physical = found.output
+                table_space = found.space
+            if gpt is not None:
+                wrong = gpt.check(physical, table_space)
+                if wrong is not None:
+                    return Stop(
+                        faults.GRANULE_PROTECTION,
+                        1,
+                        level,
+                        address=physical,
+                    )
+            try:
+                descriptor = int.from_bytes(read(physical, 8), order)
+            except MemoryUnavailable:
+                return Stop(faults.EXTERNAL_ABORT, 1, level, address=physical)
+            if fetches is not None:
+                fetches.append(Fetch(1, level, table, address, descriptor, tuple(nested or ())))
+            kind = descriptor & _TYPE
+            if kind == _TABLE and level != _FINAL:
+                if p.haft and access is not None and not descriptor & _S1_AF:
+                    stop = self._update_denied(walked, address, space)
+                    if stop is not None:
+                        return stop
+                tables |= descriptor
+                table = descriptor & in_place | (descriptor & high) << high_shift
+                if descriptor & _S1_NS_TABLE and space is Space.SECURE:
+                    space = Space.NON_SECURE
+                if assured:
+                    assured = _still_assured(walked, descriptor)
+                above = level
+                top = False
+                continue
+            if kind == _PAGE or (kind == _BLOCK and block):
+                break
+            return Stop(faults.TRANSLATION, 1, level)
+
+        output = descriptor & leaf_mask | (descriptor & high) << high_shift | va & offset_mask
+        leaf_space = space if space is Space.NON_SECURE else self._leaf_space(space, descriptor)
+        if p.amec_faults and leaf_space is Space.REALM and descriptor & _S1_AMEC:
+            return Stop(faults.TRANSLATION, 1, level)
+        if output & beyond:
+            return Stop(faults.ADDRESS_SIZE, 1, level)
+        if not descriptor & _S1_AF and not p.ha:
+            return Stop(faults.ACCESS_FLAG, 1, level)
+        if assured:
+            assured = _still_assured(walked, descriptor)
+        if access is not None:
+            rights = stage1_rights(p, descriptor, tables, leaf_space, pan=access.pan and self.pan)
+            denied = stage1_denies(p, descriptor, rights[0 if access.el else 1], access.kind)
+            if denied is not None:
+                return Stop(faults.PERMISSION, 1, level, denied=denied)
+            if not descriptor & _S1_AF:
+                stop = self._update_denied(walked, address, space)
+                if stop is not None:
+                    return stop
+        return Leaf1(output, leaf_space, p, descriptor, level, tables, assured)
+
+    def stage2(
+        self,
+        ipa: int,
+        space: Space,
+        access: Access | None = None,
+        fetches: list[Fetch] | None = None,
+        assured: bool = False,
+    ) -> Leaf2 | Stop:
+        """Walk stage 2: an IPA of ``space`` to a PA."""
+        assert self.second is not None
+        p = self.second[space]
+        found = self._stage2(p, ipa, space, fetches, False)
+        if isinstance(found, Stop) or access is None:
+            return found
+        denied = stage2_denies(
+            p, found.descriptor, access.kind, access.el, assured=assured, space=found.space
+        )
+        if denied is None:
+            return found
+        return Stop(faults.PERMISSION, 2, found.level, False, ipa, space, None, denied)
+
+    def _stage2(
+        self, p: Stage2Params, ipa: int, ipa_space: Space, fetches: list[Fetch] | None, s1ptw: bool
+    ) -> Leaf2 | Stop:
+        """Find the leaf of an IPA, with no regard to permissions."""
+        if p.misprogrammed or ipa >> (64 - p.txsz):
+            return Stop(faults.TRANSLATION, 2, 0, s1ptw, ipa, ipa_space)
+        read = self.read
+        order: Literal["big", "little"] = "big" if p.ee else "little"
+        gpt = self.gpt
+        beyond = p.beyond
+        in_place, high, high_shift = p.format
+        table = p.base
+        above = 0
+        for lookup in p.levels:
+            level, shift, index_mask, block, leaf_mask, offset_mask = lookup
+            address = table | ipa >> shift & index_mask
+            if address & beyond:
+                return Stop(faults.ADDRESS_SIZE, 2, above, s1ptw, ipa, ipa_space)
+            if gpt is not None and gpt.check(address, p.table_space) is not None:
+                return Stop(faults.GRANULE_PROTECTION, 2, level, s1ptw, ipa, ipa_space, address)
+            try:
+                descriptor = int.from_bytes(read(address, 8), order)
+            except MemoryUnavailable:
+                return Stop(faults.EXTERNAL_ABORT, 2, level, s1ptw, ipa, ipa_space, address)
+            if fetches is not None:
+                fetches.append(Fetch(2, level, table, address, descriptor, ()))
+            kind = descriptor & _TYPE
+            if kind == _TABLE and level != _FINAL:
+                table = descriptor & in_place | (descriptor & high) << high_shift
+                above = level
+                continue
+            if kind == _PAGE or (kind == _BLOCK and block):
+                break
+            return Stop(faults.TRANSLATION, 2, level, s1ptw, ipa, ipa_space)
+
+        output = descriptor & leaf_mask | (descriptor & high) << high_shift | ipa & offset_mask
+        if output & beyond:
+            return Stop(faults.ADDRESS_SIZE, 2, level, s1ptw, ipa, ipa_space)
+        if not descriptor & _S2_AF and not p.ha:
+            return Stop(faults.ACCESS_FLAG, 2, level, s1ptw, ipa, ipa_space)
+        return Leaf2(output, p.space_of(descriptor) if p.realm else p.output_space, p, descriptor, level)
+
+    def _leaf_space(self, space: Space, descriptor: int) -> Space:
+        """The space that a stage-1 leaf in a table of ``space`` (not Non-secure) points to."""
+        ns = bool(descriptor & _S1_NS)
+        if space is Space.SECURE:
+            return Space.NON_SECURE if ns else space
+        if space is Space.REALM:
+            return Space.NON_SECURE if ns and self.regime is not Regime.EL10 else space
+        if descriptor & _S1_NSE:
+            return Space.REALM if ns else Space.ROOT
+        return Space.NON_SECURE if ns or not self.features.sel2 else Space.SECURE
+
+    def _update_denied(self, walked: Leaf2 | None, address: int, space: Space) -> Stop | None:
+        """Return the stage-2 fault of a hardware update (access flag) of a stage-1 descriptor, if it has one."""
+        if walked is None:
+            return None
+        p = walked.params
+        denied = stage2_denies_walk(
+            p,
+            walked.descriptor,
+            write=True,
+            top=None,
+            device=p.memory_is_device(walked.descriptor),
+            space=walked.space,
+        )
+        if denied is None:
+            return None
+        return Stop(faults.PERMISSION, 2, walked.level, True, address, space, None, denied)
+
+
+def _still_assured(walked: Leaf2 | None, descriptor: int) -> bool:
+    """Whether stage 1 stays "assured" below a descriptor: protected, and in a table only the MMU may write."""
+    if walked is None or not descriptor & _S1_PROTECTED:
+        return False
+    p = walked.params
+    return mostly_read_only(stage2_base(p, walked.descriptor), stage2_overlay(p, walked.descriptor))
+
+
+class Setup(NamedTuple):
+    """Everything that the registers say about one regime."""
+
+    features: Features
+    controls: Controls
+    lower: Stage1Params
+    upper: Stage1Params
+    second: dict[Space, Stage2Params] | None
+
+
+_SETUP_LIMIT = 256
+_setups: dict[tuple[object, ...], Setup] = {}
+_names: dict[Regime, tuple[str, ...]] = {}
+
+
+def setup_registers(regime: Regime) -> tuple[str, ...]:
+    """Every register that a regime's translation depends on."""
+    names = _names.get(regime)
+    if names is None:
+        own = stage1_all_registers(regime)
+        second = tuple(name for name in STAGE2_ALL_REGISTERS if regime is Regime.EL10)
+        mec = ("SCTLR2_EL2",) if regime in (Regime.EL2, Regime.EL20) else ()
+        names = _names[regime] = ("SCR_EL3", *CONTROL_REGISTERS, *ID_REGISTERS, *own, *second, *mec)
+    return names
+
+
+def setup(get: Callable[[str], int | None], regime: Regime, force_stage2: bool = False) -> Setup:
+    """Compute a regime's parameters, or return those computed before from the same register values.
+
+    ``get`` gives a register by name or None; ``force_stage2`` takes HCR_EL2.VM as 1.
+
+    :raises Unsupported: if a feature is in use that is not modelled.
+    """
+    values = tuple(map(get, setup_registers(regime)))
+    key = (regime, force_stage2, values)
+    found = _setups.get(key)
+    if found is None:
+        if len(_setups) >= _SETUP_LIMIT:
+            _setups.clear()
+        file = dict(zip(setup_registers(regime), values, strict=True))
+        found = _setups[key] = _setup(file, regime, force_stage2)
+    return found
+
+
+def _setup(file: dict[str, int | None], regime: Regime, force_stage2: bool) -> Setup:
+    def register(name: str) -> int:
+        return file.get(name) or 0
+
+    have = features(register)
+    control = controls(register, file.get("SCR_EL3"), have)
+    lower = stage1_params(register, regime, False, control, have)
+    upper = stage1_params(register, regime, True, control, have) if regime.has_unprivileged else lower
+    second = None
+    if regime is Regime.EL10 and control.el2_enabled and (control.vm or control.dc or force_stage2):
+        own = stage2_params(register, control.space or Space.NON_SECURE, control, have)
+        second = dict.fromkeys(Space, own)
+        if control.space is Space.SECURE:
+            second[Space.NON_SECURE] = stage2_params(register, Space.NON_SECURE, control, have)
+    return Setup(have, control, lower, upper, second)
+
+
+def walker(machine: Machine, regime: Regime, *, force_stage2: bool = False) -> Walker:
+    """Return a walker for the registers as they are now.
+
+    :raises Unsupported: if a feature is in use that is not modelled.
+    """
+    get = machine.registers.get
+    return Walker(
+        regime,
+        setup(get, regime, force_stage2),
+        machine.memory.read,
+        granule_table(get, machine.memory.read),
+        bool(machine.pstate.get("PAN")),
+    )
