@@ -64,9 +64,12 @@ round:
 2:      cbz     x0, 3f
         sub     x0, x0, #1
         b       2b
+3:
+        .global guest_spun
+guest_spun:                             /* a place to break: every round passes here, outside any exit */
 
         /* Trapped system registers: HCR_EL2.TID3 catches the reads, MDCR_EL2.TDOSA the write. */
-3:      mrs     x0, id_aa64pfr0_el1
+        mrs     x0, id_aa64pfr0_el1
         mrs     x0, id_aa64mmfr0_el1
         msr     oslar_el1, xzr
 

@@ -11,6 +11,7 @@
  * Lines (all begin with "VMM ", numbers with 0x are hexadecimal):
  *   slot vm= slot= ipa= size= hva= flags=              a memory slot, KVM's flags
  *   map vm= va= ipa= size= block=                      a range of the guest's own stage 1
+ *   code vm= spun=                                     the VA of an instruction that each round passes
  *   page vm= ipa= pa=                                  the physical page behind an IPA, from /proc/self/pagemap
  *   mmio vm= vcpu= seq= ipa= len= write= data=         a KVM_EXIT_MMIO; seq counts those of the vCPU from 1
  *   count vm= vcpu= mmio= intr= rounds=                so far; every two seconds, and at the end
@@ -107,22 +108,28 @@ struct vcpu {
     struct timespec next;  /* and then no earlier than this */
 };
 
-extern const uint8_t guest_image[], guest_image_end[];
+extern const uint8_t guest_image[], guest_image_end[], guest_spun[];
 
 static long vms = 1, vcpus = 1, memory_mib = 16, mmu = 1, wfi = 1, spin = 300000, tick_ms = 10;
 static long mmio_lines = 64, mmio_rate = 20, seconds;
 static int kvm_fd;
 
-/* A line in one write, so that two threads do not mix theirs. */
+/* A line in one write that no tick cuts short, so that two threads do not mix theirs. */
 static void say(const char *format, ...)
 {
     char line[256];
+    sigset_t ticks, before;
     va_list arguments;
     va_start(arguments, format);
     int length = vsnprintf(line, sizeof line, format, arguments);
     va_end(arguments);
-    if (write(1, line, length) != length)
-        _exit(3);
+    sigemptyset(&ticks);
+    sigaddset(&ticks, SIGUSR1);
+    pthread_sigmask(SIG_BLOCK, &ticks, &before);
+    ssize_t written = write(1, line, length);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (written != length)
+        _exit(3); /* nobody can be told */
 }
 
 __attribute__((noreturn)) static void die(const char *what)
@@ -232,6 +239,8 @@ static void make_vm(struct vm *vm, int number)
 
     memset(vm->slots[SLOT_TABLES].host, 0, PAGE * TABLE_PAGES);
     memcpy(vm->slots[SLOT_RAM].host, guest_image, guest_image_end - guest_image);
+    say("VMM code vm=%d spun=0x%llx\n", number,
+        (unsigned long long)((mmu ? VA_RAM + own : IPA_RAM) + (guest_spun - guest_image)));
     uint64_t lower = new_table(vm), upper = new_table(vm);
     if (mmu) {
         map(vm, lower, IPA_RAM, IPA_RAM, PAGE, CODE); /* where the guest stands when it turns its MMU on */

@@ -1,0 +1,71 @@
+"""Boots each rig once, and attaches a GDB to it."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+from support import tools
+from support.gdb_session import GdbSession
+
+from kvm.debugger import Debugger
+from kvm.rig import TARGETS, Rig, Target, boot, build_initramfs
+
+GDBINIT = tools.ROOT / "gdbhyp" / "gdbinit.py"
+
+# Two VMs, so that VMIDs differ; long spins, so that a CPU is often found in a guest; a line for every MMIO exit.
+OPTIONS = "rig.vms=2 rig.spin=1000000 rig.mmio-lines=0"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.kvm)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Put QEMU's stderr and the end of the serial console below a failure."""
+    report = yield
+    rig = getattr(item, "funcargs", {}).get("rig")
+    if report.failed and isinstance(rig, Rig):
+        report.sections.append(("rig", rig.tail()))
+    return report
+
+
+@pytest.fixture(scope="session")
+def initramfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The initramfs with the VMM."""
+    return build_initramfs(tmp_path_factory.mktemp("initramfs"))
+
+
+@pytest.fixture(scope="session", params=TARGETS, ids=str)
+def rig(
+    request: pytest.FixtureRequest, initramfs: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Rig]:
+    """Each kernel in each mode, booted once; pytest runs all tests of one before it boots the next."""
+    target: Target = request.param
+    with boot(tmp_path_factory.mktemp(str(target)), target, initramfs, OPTIONS) as running:
+        yield running
+
+
+@pytest.fixture
+def debugger(rig: Rig, tmp_path: Path) -> Iterator[Debugger]:
+    """A GDB attached to the rig, without the plugin: all CPUs are stopped, somewhere."""
+    with GdbSession(tools.gdb_multiarch(), tmp_path) as session:
+        session.run("set architecture aarch64")
+        session.run(f"target remote {rig.machine.gdb}")
+        try:
+            yield Debugger(session, rig)
+        finally:
+            # The next test finds the rig running, with no breakpoint left in QEMU.
+            session.run("delete")
+            session.run("detach")
+
+
+@pytest.fixture
+def hyp(debugger: Debugger) -> Debugger:
+    """The same with the plugin."""
+    debugger.session.run(f"source {GDBINIT}")
+    return debugger

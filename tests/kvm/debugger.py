@@ -1,0 +1,129 @@
+"""GDB at a rig: how to stop it in the host, in the guest, and where a guest exits to EL2."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+
+from support.gdb_session import GdbSession
+
+from kvm.rig import Rig
+
+_ATTEMPTS = 400
+_E2H, _TGE, _VM = 1 << 34, 1 << 27, 1
+
+SYNC_FROM_LOWER = 0x400
+"""Offset of the vector for synchronous exceptions from a lower EL in AArch64 state (Arm ARM, D1.4.1.5)."""
+
+
+class Debugger:
+    """A GDB attached to a rig. CPUs count from 0; addresses and registers are integers."""
+
+    def __init__(self, session: GdbSession, rig: Rig) -> None:
+        self.session = session
+        self.rig = rig
+
+    @property
+    def cpu(self) -> int:
+        """The selected CPU."""
+        return int(self.session.python("gdb.selected_thread().num")) - 1
+
+    def select(self, cpu: int) -> None:
+        """Select a CPU, for GDB and for GDB's ``monitor``, which are different choices."""
+        self.session.run(f"thread {cpu + 1}")
+        self.session.run(f"monitor cpu {cpu}")
+
+    def register(self, name: str) -> int:
+        """Return a register of the selected CPU by the stub's name."""
+        return self.session.register(name)
+
+    @property
+    def el(self) -> int:
+        """The exception level of the selected CPU."""
+        return self.register("cpsr") >> 2 & 3
+
+    def run_for(self, seconds: float) -> None:
+        """Let all CPUs run for a while.
+
+        The stop comes from QEMU's own monitor: an interrupt to GDB could arrive when it no longer waits.
+        """
+        stop = threading.Timer(seconds, self.rig.machine.command, ["stop"])
+        stop.start()
+        self.session.run("continue")
+        stop.join()
+
+    def run_to(self, address: int) -> None:
+        """Run until a CPU is about to execute at a VA, in whatever context, and select that CPU."""
+        before = set(self.session.python("[b.number for b in gdb.breakpoints() or ()]"))
+        self.session.run(f"hbreak *{address:#x}")
+        number = (set(self.session.python("[b.number for b in gdb.breakpoints()]")) - before).pop()
+        try:
+            self.session.run("continue")
+        finally:
+            self.session.run(f"delete {number}")
+        self.select(self.cpu)
+        assert self.register("pc") == address, self.rig.tail()
+
+    def run_until(self, wanted: Callable[[], bool]) -> None:
+        """Stop at random moments until ``wanted()`` is true of a CPU, and select it."""
+        moments = random.Random(0)
+        for _ in range(_ATTEMPTS):
+            self.run_for(moments.uniform(0.001, 0.02))
+            for cpu in (0, 1):
+                self.select(cpu)
+                if wanted():
+                    return
+        raise AssertionError(f"no such stop in {_ATTEMPTS} attempts\n{self.rig.tail()}")
+
+    def in_guest(self) -> bool:
+        """Whether the selected CPU executes a guest: below EL2, in a VM (pKVM's host has VMID 0)."""
+        return self.el < 2 and bool(self.register("HCR_EL2") & _VM) and self.register("VTTBR_EL2") >> 48 != 0
+
+    def in_host(self) -> bool:
+        """Whether the selected CPU executes the host: TGE in VHE, else below EL2 and not in a VM."""
+        if self.register("HCR_EL2") & _TGE:
+            return True
+        return self.el < 2 and not self.in_guest()
+
+    def stop_in_guest(self, vm: int = 0) -> None:
+        """Stop where each round of the guest's loop passes, and select that CPU."""
+        spun = next(line["spun"] for line in self.rig.said("code") if line["vm"] == vm)
+        for _ in range(_ATTEMPTS):
+            self.run_to(spun)
+            if self.in_guest():
+                return
+        raise AssertionError(f"only the host has code at {spun:#x}\n{self.rig.tail()}")
+
+    def stop_in_host(self) -> None:
+        """Stop a CPU in the host's kernel or in a program of the host, and select it."""
+        self.run_until(self.in_host)
+
+    def stop_at_exit(self, wanted: Callable[[int], bool] = lambda esr: True) -> int:
+        """Stop where a guest's synchronous exception with a wanted ESR_EL2 enters EL2; return ESR_EL2."""
+        if self.rig.vector is None:
+            self.stop_in_guest()
+            self.rig.vector = self.register("VBAR_EL2")
+        for _ in range(_ATTEMPTS):
+            self.run_to(self.rig.vector + SYNC_FROM_LOWER)
+            esr = self.register("ESR_EL2")
+            if wanted(esr):
+                return esr
+        raise AssertionError(f"no such exit in {_ATTEMPTS}\n{self.rig.tail()}")
+
+    def gva2gpa(self, va: int) -> int | None:
+        """Return the PA that QEMU itself finds for a VA of the selected CPU's current regime, both stages."""
+        answer = self.session.run(f"monitor gva2gpa {va:#x}").strip()
+        if answer == "Unmapped":
+            return None
+        return int(answer.removeprefix("gpa: "), 16)
+
+
+def is_mmio_abort(esr: int) -> bool:
+    """Whether it is a Translation fault of a guest's Data Abort that describes its access (ISV), no S1PTW."""
+    return esr >> 26 == 0x24 and bool(esr >> 24 & 1) and not esr >> 7 & 1 and esr & 0x3C == 0x04
+
+
+def is_permission_abort(esr: int) -> bool:
+    """Whether it is a stage-2 Permission fault of a Data Abort from a guest."""
+    return esr >> 26 == 0x24 and not esr >> 7 & 1 and esr & 0x3C == 0x0C
