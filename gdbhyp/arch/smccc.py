@@ -18,7 +18,7 @@ OWNERS = (
     "Standard Hypervisor",
     "Vendor-specific Hypervisor",
 )
-"""The owner by bits [29:24] of a function identifier, 0 to 6; 48 is the first Trusted Application, 50 Trusted OS."""
+"""The owner by bits [29:24] of a function identifier, 0 to 6."""
 
 _FAST, _SMC64 = 1 << 31, 1 << 30
 
@@ -172,7 +172,7 @@ XEN_IMMEDIATE = 0xEA1
 """The immediate of the HVC that is a Xen hypercall; its number is in x16 (r12 for AArch32)."""
 
 
-# KVM's host calls its own EL2 code with fast SMC64 numbers of the vendor-specific range, which differ by version.
+# KVM's host calls its own EL2 code with fast SMC64 numbers of this range; each version has its own.
 _HOST_CALL = 0xC600_0000
 
 _STUB_CALLS = ("HVC_SET_VECTORS", "HVC_SOFT_RESTART", "HVC_RESET_VECTORS", "HVC_FINALISE_EL2")

@@ -8,7 +8,8 @@ manual's pseudocode functions AArch64.FaultSyndrome and IPAValid.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from gdbhyp.arch import smccc
 from gdbhyp.arch.conditions import aarch32_register, suffix
@@ -50,8 +51,7 @@ class Abort:
     ipa_page_only: bool = False
 
 
-@dataclass(frozen=True)
-class Explanation:
+class Explanation(NamedTuple):
     """One line for a person, and its parts for a program; see ``Syndrome`` for what each is."""
 
     summary: str
@@ -62,15 +62,17 @@ class Explanation:
     abort: Abort | None = None
 
 
-@dataclass(frozen=True)
 class _Case:
     """A syndrome on its way to being explained."""
 
-    esr: int
-    el: int
-    ec: int
-    info: ClassInfo
-    context: SyndromeContext
+    __slots__ = ("context", "ec", "el", "esr", "info")
+
+    def __init__(self, esr: int, el: int, info: ClassInfo, context: SyndromeContext) -> None:
+        self.esr = esr
+        self.el = el
+        self.ec = esr >> 26 & 0x3F
+        self.info = info
+        self.context = context
 
     def bits(self, msb: int, lsb: int) -> int:
         return self.esr >> lsb & (1 << msb - lsb + 1) - 1
@@ -88,10 +90,15 @@ class _Case:
         raise KeyError(name)
 
     @property
+    def through_vncr(self) -> bool:
+        """Whether an MRS or MSR at EL1 that FEAT_NV2 turned into a memory access was aborted."""
+        return self.ec == 0x25 and self.el == 2 and self.bit(13)
+
+    @property
     def who(self) -> str:
         """Who took the exception, with a space behind it; empty where it is not known."""
         if self.ec in _WITHOUT_CHANGE:
-            return f"EL{self.el} "
+            return f"EL{self.el} " if not self.through_vncr else "guest "
         source = self.context.source_el
         if source is not None and source == self.el:
             return f"EL{source} "
@@ -125,14 +132,14 @@ _OWNER = {True: "guest", False: "host", None: ""}
 
 def explain(esr: int, el: int, info: ClassInfo, context: SyndromeContext) -> Explanation:
     """Return what ``esr`` of EL ``el`` says; ``info`` is its exception class."""
-    case = _Case(esr, el, esr >> 26 & 0x3F, info, context)
+    case = _Case(esr, el, info, context)
     if info is RESERVED_CLASS:
         return Explanation(
             f"exception class {case.ec:#x}, reserved or newer than this table, ISS {case.bits(24, 0):#x}"
         )
     explanation = _EXPLAIN.get(info.encoding, _plain)(case)
     if str(el) not in info.levels:
-        return replace(explanation, summary=f"{explanation.summary} (not possible at EL{el})")
+        return explanation._replace(summary=f"{explanation.summary} (not possible at EL{el})")
     return explanation
 
 
@@ -329,15 +336,18 @@ def _profiling(case: _Case) -> Explanation:
 
 def _mops(case: _Case) -> Explanation:
     destination, source, size = (case.register(case.bits(lsb + 4, lsb)) for lsb in (10, 5, 0))
-    epilogue, wrong = case.bit(18), case.bit(17)
     if case.bit(24):
         what, operands = "setg*" if case.bit(23) else "set*", f"[{destination}]!, {size}!, {source}"
     else:
         what, operands = "cpy*", f"[{destination}]!, [{source}]!, {size}!"
-    why = "PSTATE.C names the other option" if wrong else "the registers are not those that the sequence left"
-    part = "epilogue" if epilogue else "main or epilogue"
+    part = "epilogue" if case.bit(18) else "main"
+    why = (
+        "begun with the other option"
+        if case.bit(17)
+        else "not begun on a PE like this one, or not by a prologue"
+    )
     option = "A" if case.bit(16) else "B"
-    return Explanation(f"{case.who}{what} {operands}: {part} instruction, option {option}: {why}")
+    return Explanation(f"{case.who}{what} {operands}: {part} instruction, option {option}, {why}")
 
 
 def _fpexc(case: _Case) -> Explanation:
@@ -522,6 +532,8 @@ def _fault_words(case: _Case, abort: Abort) -> str:
     if abort.stage is not None:
         words = f"stage-{abort.stage} {words}"
     causes = [name for name, bit in _PERMISSION_CAUSES if case.bit(bit)] if abort.kind == "permission" else []
+    if case.through_vncr:
+        causes.append("register access through VNCR_EL2")
     return ", ".join((words, *causes))
 
 
@@ -545,7 +557,7 @@ def _gpc(case: _Case) -> Explanation:
     )
     explanation = _abort(case, access, case.bit(7), None)
     reason = text or f"reserved GPC status {code:#x}"
-    return replace(explanation, summary=f"{explanation.summary}: {reason}")
+    return explanation._replace(summary=f"{explanation.summary}: {reason}")
 
 
 _EXPLAIN: dict[str, Callable[[_Case], Explanation]] = {
