@@ -158,7 +158,7 @@ def translate(
     fetches: list[Fetch] = []
     found: Found | Stop
     if stages == STAGE2:
-        second = walk.stage2(address, walk.lower.space, access, fetches)
+        second = walk.stage2(address, walk.space, access, fetches)
         found = second if isinstance(second, Stop) else Found(second.output, second.space, None, second)
     elif stages == STAGE1:
         first = walk.stage1(address, access, fetches)
@@ -168,12 +168,19 @@ def translate(
     if walk.gpt is not None and isinstance(found, Found) and access is not None:
         violation = walk.gpt.check(found.output, found.space)
         if violation is not None and (stages != STAGE1 or walk.second is None):
-            stop = Stop(faults.GRANULE_PROTECTION, 1, 0, address=found.output, on_walk=False)
-            return _translation(walk, address, stages, stop, fetches, access)
-    return _translation(walk, address, stages, found, fetches, access)
+            stop = Stop(
+                faults.GRANULE_PROTECTION,
+                1,
+                violation.level,
+                address=found.output,
+                violation=violation,
+                on_walk=False,
+            )
+            return report(walk, address, stages, stop, fetches, access)
+    return report(walk, address, stages, found, fetches, access)
 
 
-def _translation(
+def report(
     walk: Walker,
     address: int,
     stages: str,
@@ -181,12 +188,13 @@ def _translation(
     fetches: list[Fetch],
     access: Access | None,
 ) -> Translation:
+    """Put the outcome of a walk in words; the arguments are those of the walk."""
     two = walk.regime is Regime.EL10 and walk.controls.el2_enabled
     output_space = "IPA" if stages == STAGE1 and two else "PA"
-    first = walk.upper if address & stage1.VA_RANGE.in_place else walk.lower
+    first = walk.first(address)
     vmid = None
     if walk.second is not None:
-        vmid = walk.second[walk.lower.space].vmid
+        vmid = walk.second.vmid
     common = {
         "input": Address(address),
         "input_space": "IPA" if stages == STAGE2 else "VA",
@@ -327,8 +335,7 @@ def _step(walk: Walker, fetch: Fetch, first: stage1.Stage1Params) -> Step:
     if fetch.stage == 1:
         params, space = first, "IPA" if walk.second is not None else "PA"
     else:
-        assert walk.second is not None
-        params, space = walk.second[walk.lower.space], "PA"
+        params, space = walk.second_of(fetch.space), "PA"
     geometry = next(entry for entry in params.levels if entry.level == fetch.level)
     descriptor = fetch.descriptor
     output: int | None
@@ -453,7 +460,7 @@ class Stage2Reader:
         parts = []
         at, end = address, address + size
         while at < end:
-            found = self._walk.stage2(at, self._walk.lower.space)
+            found = self._walk.stage2(at, self._walk.space)
             if isinstance(found, Stop):
                 reason = f"stage 2 has a {_KIND_WORDS[found.kind]} at level {found.level}"
                 raise MemoryUnavailable("IPA", address, size, reason, at)

@@ -7,12 +7,12 @@ what it returns. Order of checks and levels of faults are those of Arm's ASL v9.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
 from gdbhyp.arch import faults, stage1, stage2
-from gdbhyp.arch.controls import CONTROL_REGISTERS, Controls, controls
-from gdbhyp.arch.features import ID_REGISTERS, Features, features
+from gdbhyp.arch.controls import CONTROL_REGISTERS, controls
+from gdbhyp.arch.features import ID_REGISTERS, features
 from gdbhyp.arch.permissions import (
     Denied,
     mostly_read_only,
@@ -26,7 +26,7 @@ from gdbhyp.arch.permissions import (
 from gdbhyp.arch.regimes import Regime, Space
 from gdbhyp.arch.stage1 import Stage1Params, stage1_all_registers, stage1_params
 from gdbhyp.arch.stage2 import STAGE2_ALL_REGISTERS, Stage2Params, stage2_params
-from gdbhyp.engine.gpt import GranuleTable, granule_table
+from gdbhyp.engine.gpt import GranuleTable, Violation, granule_table
 from gdbhyp.engine.machine import Machine
 from gdbhyp.engine.results import Access
 from gdbhyp.errors import MemoryUnavailable
@@ -50,7 +50,8 @@ class Stop(NamedTuple):
     """A fault: what the walk ended with instead of an address.
 
     ``ipa`` is what stage 2 was asked for, ``ipa_space`` its space; ``address`` is the physical address of a
-    descriptor that cannot be read or is protected; ``denied`` qualifies a permission fault.
+    descriptor that cannot be read or is protected; ``denied`` qualifies a permission fault, ``violation`` a granule
+    protection fault, which is ``on_walk`` unless it is the output address that is protected.
     """
 
     kind: str
@@ -61,17 +62,20 @@ class Stop(NamedTuple):
     ipa_space: Space | None = None
     address: int | None = None
     denied: Denied | None = None
+    violation: Violation | None = None
     on_walk: bool = True
 
 
 class Fetch(NamedTuple):
-    """One descriptor fetch; ``nested`` are the stage-2 fetches that found it."""
+    """One descriptor fetch: ``table`` and ``address`` are IPAs of ``space`` where stage 2 is on for stage 1, else
+    PAs; ``space`` is for stage 2 that of the IPA asked for. ``nested`` are the stage-2 fetches that found it."""
 
     stage: int
     level: int
     table: int
     address: int
     descriptor: int
+    space: Space
     nested: tuple[Fetch, ...]
 
 
@@ -110,40 +114,51 @@ class Found(NamedTuple):
 class Walker:
     """Walks the tables of one regime of one CPU; made anew when a register changes.
 
-    ``read(address, size)`` is physical memory. ``lower`` and ``upper`` are the stage-1 parameters by VA bit 55,
-    ``second`` the stage-2 parameters by the space of the IPA, None where the regime has no stage 2 or it is off.
+    ``read(address, size)`` is physical memory, ``gpt`` the granule protection check if there is one, ``pan`` is
+    PSTATE.PAN. ``second`` are the stage-2 parameters for IPAs of the current Security state's own space, and
+    ``second_ns`` those for Non-secure IPAs (the same, except in Secure state); None where there is no stage 2.
     """
 
     __slots__ = (
+        "_setup",
         "controls",
-        "execute_never",
         "features",
         "gpt",
-        "lower",
         "pan",
         "read",
         "regime",
         "second",
-        "upper",
+        "second_ns",
+        "space",
     )
 
     def __init__(
         self,
-        regime: Regime,
-        setup: Setup,
+        own: Setup,
         read: Callable[[int, int], bytes],
-        gpt: GranuleTable | None,
-        pan: bool,
+        gpt: GranuleTable | None = None,
+        pan: bool = False,
     ) -> None:
-        self.regime = regime
-        self.features = setup.features
-        self.controls = setup.controls
-        self.lower = setup.lower
-        self.upper = setup.upper
-        self.second = setup.second
+        self._setup = own
+        self.regime = own.regime
+        self.features = own.features
+        self.controls = own.controls
+        self.space = own.space
+        self.second = own.second
+        self.second_ns = own.second_ns
         self.read = read
         self.gpt = gpt
         self.pan = pan
+
+    def first(self, va: int) -> Stage1Params:
+        """The stage-1 parameters that apply to a VA."""
+        return self._setup.half(bool(va & _UPPER))
+
+    def second_of(self, space: Space) -> Stage2Params:
+        """The stage-2 parameters that apply to IPAs of a space; only where stage 2 is on."""
+        found = self.second if space is self.space else self.second_ns
+        assert found is not None
+        return found
 
     def resolve(
         self, address: int, access: Access | None = None, fetches: list[Fetch] | None = None
@@ -163,7 +178,7 @@ class Walker:
         self, va: int, access: Access | None = None, fetches: list[Fetch] | None = None
     ) -> Leaf1 | Stop:
         """Walk stage 1: a VA to an IPA, or to a PA where the regime has no stage 2."""
-        p = self.upper if va & _UPPER else self.lower
+        p = self._setup.half(va & _UPPER != 0)
         check = p.va_check if access is None or access.kind != "execute" else p.va_check_fetch
         if not p.enabled:
             if va & check:
@@ -176,11 +191,11 @@ class Walker:
 
         read = self.read
         order: Literal["big", "little"] = "big" if p.ee else "little"
-        second = self.second
+        second, second_ns = self.second, self.second_ns
         gpt = self.gpt
         beyond = p.beyond
         in_place, high, high_shift = p.format
-        space = p.space
+        own = space = p.space
         table = p.base
         tables = 0
         above = 0
@@ -195,10 +210,10 @@ class Walker:
                 return Stop(faults.ADDRESS_SIZE, 1, above)
             physical = address
             table_space = space
-            if second is not None:
+            if second is not None and second_ns is not None:
                 if fetches is not None:
                     nested = []
-                s2 = second[space]
+                s2 = second if space is own else second_ns
                 found = self._stage2(s2, address, space, nested, True)
                 if isinstance(found, Stop):
                     if fetches is not None:
@@ -220,22 +235,17 @@ class Walker:
                 physical = found.output
                 table_space = found.space
             if gpt is not None:
-                wrong = gpt.check(physical, table_space)
-                if wrong is not None:
-                    return Stop(
-                        faults.GRANULE_PROTECTION,
-                        1,
-                        level,
-                        address=physical,
-                    )
+                violation = gpt.check(physical, table_space)
+                if violation is not None:
+                    return Stop(faults.GRANULE_PROTECTION, 1, level, address=physical, violation=violation)
             try:
                 descriptor = int.from_bytes(read(physical, 8), order)
             except MemoryUnavailable:
                 return Stop(faults.EXTERNAL_ABORT, 1, level, address=physical)
             if fetches is not None:
-                fetches.append(Fetch(1, level, table, address, descriptor, tuple(nested or ())))
-            kind = descriptor & _TYPE
-            if kind == _TABLE and level != _FINAL:
+                fetches.append(Fetch(1, level, table, address, descriptor, space, tuple(nested or ())))
+            form = descriptor & _TYPE
+            if form == _TABLE and level != _FINAL:
                 if p.haft and access is not None and not descriptor & _S1_AF:
                     stop = self._update_denied(walked, address, space)
                     if stop is not None:
@@ -249,7 +259,7 @@ class Walker:
                 above = level
                 top = False
                 continue
-            if kind == _PAGE or (kind == _BLOCK and block):
+            if form == _PAGE or (form == _BLOCK and block):
                 break
             return Stop(faults.TRANSLATION, 1, level)
 
@@ -283,8 +293,7 @@ class Walker:
         assured: bool = False,
     ) -> Leaf2 | Stop:
         """Walk stage 2: an IPA of ``space`` to a PA."""
-        assert self.second is not None
-        p = self.second[space]
+        p = self.second_of(space)
         found = self._stage2(p, ipa, space, fetches, False)
         if isinstance(found, Stop) or access is None:
             return found
@@ -313,20 +322,23 @@ class Walker:
             address = table | ipa >> shift & index_mask
             if address & beyond:
                 return Stop(faults.ADDRESS_SIZE, 2, above, s1ptw, ipa, ipa_space)
-            if gpt is not None and gpt.check(address, p.table_space) is not None:
-                return Stop(faults.GRANULE_PROTECTION, 2, level, s1ptw, ipa, ipa_space, address)
+            if gpt is not None:
+                violation = gpt.check(address, p.table_space)
+                if violation is not None:
+                    kind = faults.GRANULE_PROTECTION
+                    return Stop(kind, 2, level, s1ptw, ipa, ipa_space, address, None, violation)
             try:
                 descriptor = int.from_bytes(read(address, 8), order)
             except MemoryUnavailable:
                 return Stop(faults.EXTERNAL_ABORT, 2, level, s1ptw, ipa, ipa_space, address)
             if fetches is not None:
-                fetches.append(Fetch(2, level, table, address, descriptor, ()))
-            kind = descriptor & _TYPE
-            if kind == _TABLE and level != _FINAL:
+                fetches.append(Fetch(2, level, table, address, descriptor, ipa_space, ()))
+            form = descriptor & _TYPE
+            if form == _TABLE and level != _FINAL:
                 table = descriptor & in_place | (descriptor & high) << high_shift
                 above = level
                 continue
-            if kind == _PAGE or (kind == _BLOCK and block):
+            if form == _PAGE or (form == _BLOCK and block):
                 break
             return Stop(faults.TRANSLATION, 2, level, s1ptw, ipa, ipa_space)
 
@@ -374,29 +386,61 @@ def _still_assured(walked: Leaf2 | None, descriptor: int) -> bool:
     return mostly_read_only(stage2_base(p, walked.descriptor), stage2_overlay(p, walked.descriptor))
 
 
-class Setup(NamedTuple):
-    """Everything that the registers say about one regime."""
+class Setup:
+    """Everything that the registers say about one regime; each part is computed when it is first asked for."""
 
-    features: Features
-    controls: Controls
-    lower: Stage1Params
-    upper: Stage1Params
-    second: dict[Space, Stage2Params] | None
+    __slots__ = (
+        "_halves",
+        "_register",
+        "controls",
+        "features",
+        "regime",
+        "second",
+        "second_ns",
+        "space",
+    )
+
+    def __init__(self, file: Mapping[str, int | None], regime: Regime, force_stage2: bool) -> None:
+        def register(name: str) -> int:
+            return file.get(name) or 0
+
+        self._register = register
+        self._halves: list[Stage1Params | None] = [None, None]
+        self.regime = regime
+        have = self.features = features(register)
+        control = self.controls = controls(register, file.get("SCR_EL3"), have)
+        space = self.space = control.space or Space.NON_SECURE
+        self.second: Stage2Params | None = None
+        self.second_ns: Stage2Params | None = None
+        if regime is Regime.EL10 and control.el2_enabled and (control.vm or control.dc or force_stage2):
+            self.second = self.second_ns = stage2_params(register, space, control, have)
+            if space is Space.SECURE:
+                self.second_ns = stage2_params(register, Space.NON_SECURE, control, have)
+
+    def half(self, upper: bool) -> Stage1Params:
+        """The stage-1 parameters of VAs with bit 55 clear or set; the same where the regime has one range."""
+        found = self._halves[upper]
+        if found is None:
+            upper_range = upper and self.regime.has_unprivileged
+            found = stage1_params(self._register, self.regime, upper_range, self.controls, self.features)
+            self._halves[upper] = found
+        return found
 
 
-_SETUP_LIMIT = 256
+_SETUP_LIMIT = 64
 _setups: dict[tuple[object, ...], Setup] = {}
-_names: dict[Regime, tuple[str, ...]] = {}
+_names: dict[str, tuple[str, ...]] = {}
 
 
 def setup_registers(regime: Regime) -> tuple[str, ...]:
     """Every register that a regime's translation depends on."""
-    names = _names.get(regime)
+    names = _names.get(regime.value)
     if names is None:
         own = stage1_all_registers(regime)
-        second = tuple(name for name in STAGE2_ALL_REGISTERS if regime is Regime.EL10)
+        second = STAGE2_ALL_REGISTERS if regime is Regime.EL10 else ()
         mec = ("SCTLR2_EL2",) if regime in (Regime.EL2, Regime.EL20) else ()
-        names = _names[regime] = ("SCR_EL3", *CONTROL_REGISTERS, *ID_REGISTERS, *own, *second, *mec)
+        names = ("SCR_EL3", *CONTROL_REGISTERS, *ID_REGISTERS, *own, *second, *mec)
+        names = _names[regime.value] = tuple(dict.fromkeys(names))
     return names
 
 
@@ -407,32 +451,15 @@ def setup(get: Callable[[str], int | None], regime: Regime, force_stage2: bool =
 
     :raises Unsupported: if a feature is in use that is not modelled.
     """
-    values = tuple(map(get, setup_registers(regime)))
-    key = (regime, force_stage2, values)
+    names = setup_registers(regime)
+    values = tuple(map(get, names))
+    key = (regime.value, force_stage2, values)
     found = _setups.get(key)
     if found is None:
         if len(_setups) >= _SETUP_LIMIT:
             _setups.clear()
-        file = dict(zip(setup_registers(regime), values, strict=True))
-        found = _setups[key] = _setup(file, regime, force_stage2)
+        found = _setups[key] = Setup(dict(zip(names, values, strict=True)), regime, force_stage2)
     return found
-
-
-def _setup(file: dict[str, int | None], regime: Regime, force_stage2: bool) -> Setup:
-    def register(name: str) -> int:
-        return file.get(name) or 0
-
-    have = features(register)
-    control = controls(register, file.get("SCR_EL3"), have)
-    lower = stage1_params(register, regime, False, control, have)
-    upper = stage1_params(register, regime, True, control, have) if regime.has_unprivileged else lower
-    second = None
-    if regime is Regime.EL10 and control.el2_enabled and (control.vm or control.dc or force_stage2):
-        own = stage2_params(register, control.space or Space.NON_SECURE, control, have)
-        second = dict.fromkeys(Space, own)
-        if control.space is Space.SECURE:
-            second[Space.NON_SECURE] = stage2_params(register, Space.NON_SECURE, control, have)
-    return Setup(have, control, lower, upper, second)
 
 
 def walker(machine: Machine, regime: Regime, *, force_stage2: bool = False) -> Walker:
@@ -441,10 +468,6 @@ def walker(machine: Machine, regime: Regime, *, force_stage2: bool = False) -> W
     :raises Unsupported: if a feature is in use that is not modelled.
     """
     get = machine.registers.get
-    return Walker(
-        regime,
-        setup(get, regime, force_stage2),
-        machine.memory.read,
-        granule_table(get, machine.memory.read),
-        bool(machine.pstate.get("PAN")),
-    )
+    own = setup(get, regime, force_stage2)
+    gpt = granule_table(get, machine.memory.read) if own.features.rme else None
+    return Walker(own, machine.memory.read, gpt, bool(machine.pstate.get("PAN")))

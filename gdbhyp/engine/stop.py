@@ -1,0 +1,56 @@
+"""A stopped CPU: what a question is asked of, live or from a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gdbhyp.engine.machine import Machine
+from gdbhyp.errors import RegisterUnavailable
+
+
+def _no_symbol(address: int, /) -> str | None:
+    return None
+
+
+@dataclass(frozen=True)
+class Stop:
+    """One CPU at one moment.
+
+    ``machine.registers`` also answers to "PC", "SP", "CPSR" and "X0" to "X30". ``symbol(address)`` names an address
+    of the current regime as ``name+offset``, or returns None. ``origin`` says where the values come from ("live", or
+    a file). ``cpu`` and ``cpus`` count from 0 and from 1.
+    """
+
+    machine: Machine
+    origin: str = "live"
+    cpu: int = 0
+    cpus: int = 1
+    symbol: Callable[[int], str | None] = _no_symbol
+
+    def register(self, name: str) -> int:
+        """Return a register that the question cannot do without.
+
+        :raises RegisterUnavailable: if the target does not show it.
+        """
+        value = self.machine.registers.get(name)
+        if value is None:
+            raise RegisterUnavailable(name)
+        return value
+
+    def optional(self, name: str) -> int | None:
+        """Return a register, or None if the target does not show it."""
+        return self.machine.registers.get(name)
+
+    @property
+    def el(self) -> int:
+        """The current exception level, PSTATE.EL (CPSR[3:2]); AArch32 modes are mapped to theirs."""
+        cpsr = self.register("CPSR")
+        if cpsr >> 4 & 1:
+            return {0b0000: 0, 0b1010: 2, 0b0110: 3}.get(cpsr & 0xF, 1)
+        return cpsr >> 2 & 3
+
+    @property
+    def aarch32(self) -> bool:
+        """Whether the CPU executes in AArch32 state, PSTATE.nRW (CPSR[4])."""
+        return bool(self.register("CPSR") >> 4 & 1)
