@@ -236,7 +236,7 @@ def test_stage2_tables(one_cpu: Attached, name: str) -> None:
             assert descriptor & 0xFFFFFFFFF000 == pa + ipa - start, hex(ipa)
             assert descriptor >> 2 & 0xF == memory[row["memory"]]
             assert (descriptor >> 6 & 1, descriptor >> 7 & 1) == (row["read"], row["write"]), hex(ipa)
-            assert (descriptor >> 53 & 3 == 0) == row["exec"] or not row["read"], hex(ipa)
+            assert (descriptor >> 53 & 3 == 0) == row["exec"], hex(ipa)
             assert descriptor >> 10 & 1 == row["access_flag"]
             assert descriptor >> 52 & 1 == row["contiguous"]
             assert (pa >> 40 != 0) == (row["fault"] == "address_size")
