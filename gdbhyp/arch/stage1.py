@@ -288,6 +288,7 @@ class Stage1Params:
     mair2: int
     pnch: bool
     amec_faults: bool
+    secure_state: bool
     pamax: int
     ttbr: int
     asid: int | None
@@ -324,6 +325,18 @@ def output_size(ps: int, granule: int, lpa2: bool, features: Features) -> int:
     addresses for this granule (FEAT_LPA for 64 KiB, FEAT_LPA2 for the others)."""
     cap = 52 if (features.lpa if granule == 16 else lpa2) else 48
     return min(PA_SIZES[ps], cap, features.pamax)
+
+
+def leaf_space(p: Stage1Params, space: Space, descriptor: int) -> Space:
+    """The physical (or intermediate) space that a leaf points to from a table of ``space``."""
+    ns = bool(NS(descriptor))
+    if space is Space.NON_SECURE or (space is Space.REALM and p.regime is Regime.EL10):
+        return space
+    if space is not Space.ROOT:
+        return Space.NON_SECURE if ns else space
+    if NSE(descriptor):
+        return Space.REALM if ns else Space.ROOT
+    return Space.SECURE if p.secure_state and not ns else Space.NON_SECURE
 
 
 def _upper_bits(input_bits: int, tbi: bool, mtx: bool) -> int:
@@ -455,6 +468,7 @@ def stage1_params(
         mair2=register(names.mair2) if features.aie else 0,
         pnch=features.the and bool(extended.pnch(tcr2)),
         amec_faults=amec_faults,
+        secure_state=not features.rme or features.sel2,
         pamax=features.pamax,
         ttbr=ttbr,
         asid=asid,

@@ -394,7 +394,7 @@ def _table_limits(descriptor: int, p: stage1.Stage1Params) -> str:
     return text if p.hierarchical or not text else f"{text} (ignored)"
 
 
-_KIND_WORDS = {
+FAULT_WORDS = {
     faults.TRANSLATION: "translation fault",
     faults.ACCESS_FLAG: "access flag fault",
     faults.PERMISSION: "permission fault",
@@ -412,7 +412,7 @@ def _fault(walk: Walker, stop: Stop, address: int, access: Access | None) -> Fau
     hpfar = None
     if valid and stop.ipa is not None:
         hpfar = Word(faults.hpfar_el2(stop.ipa, secure and stop.ipa_space is Space.NON_SECURE))
-    text = f"stage {stop.stage} level {stop.level} {_KIND_WORDS[stop.kind]}"
+    text = f"stage {stop.stage} level {stop.level} {FAULT_WORDS[stop.kind]}"
     if stop.s1ptw:
         text += " on a stage 1 table walk"
     denied = stop.denied
@@ -462,7 +462,7 @@ class Stage2Reader:
         while at < end:
             found = self._walk.stage2(at, self._walk.space)
             if isinstance(found, Stop):
-                reason = f"stage 2 has a {_KIND_WORDS[found.kind]} at level {found.level}"
+                reason = f"stage 2 has a {FAULT_WORDS[found.kind]} at level {found.level}"
                 raise MemoryUnavailable("IPA", address, size, reason, at)
             page = 1 << leaf_bits(found.params.tgx, found.level)
             count = min(end - at, page - at % page)

@@ -32,8 +32,6 @@ from gdbhyp.engine.results import Access
 from gdbhyp.errors import MemoryUnavailable
 
 _S1_AF = stage1.AF.in_place
-_S1_NS = stage1.NS.in_place
-_S1_NSE = stage1.NSE.in_place
 _S1_NS_TABLE = stage1.NS_TABLE.in_place
 _S1_PROTECTED = stage1.PROTECTED.in_place
 _S1_AMEC = stage1.AMEC.in_place
@@ -264,7 +262,7 @@ class Walker:
             return Stop(faults.TRANSLATION, 1, level)
 
         output = descriptor & leaf_mask | (descriptor & high) << high_shift | va & offset_mask
-        leaf_space = space if space is Space.NON_SECURE else self._leaf_space(space, descriptor)
+        leaf_space = space if space is Space.NON_SECURE else stage1.leaf_space(p, space, descriptor)
         if p.amec_faults and leaf_space is Space.REALM and descriptor & _S1_AMEC:
             return Stop(faults.TRANSLATION, 1, level)
         if output & beyond:
@@ -348,17 +346,6 @@ class Walker:
         if not descriptor & _S2_AF and not p.ha:
             return Stop(faults.ACCESS_FLAG, 2, level, s1ptw, ipa, ipa_space)
         return Leaf2(output, p.space_of(descriptor) if p.realm else p.output_space, p, descriptor, level)
-
-    def _leaf_space(self, space: Space, descriptor: int) -> Space:
-        """The space that a stage-1 leaf in a table of ``space`` (not Non-secure) points to."""
-        ns = bool(descriptor & _S1_NS)
-        if space is Space.SECURE:
-            return Space.NON_SECURE if ns else space
-        if space is Space.REALM:
-            return Space.NON_SECURE if ns and self.regime is not Regime.EL10 else space
-        if descriptor & _S1_NSE:
-            return Space.REALM if ns else Space.ROOT
-        return Space.NON_SECURE if ns or not self.features.sel2 else Space.SECURE
 
     def _update_denied(self, walked: Leaf2 | None, address: int, space: Space) -> Stop | None:
         """Return the stage-2 fault of a hardware update (access flag) of a stage-1 descriptor, if it has one."""
