@@ -1,0 +1,199 @@
+"""What a whole translation table maps, as merged ranges, with filters and with what could not be followed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from gdbhyp.analyses.walk import NO_ROOTS, Roots, machine_for, regime_of
+from gdbhyp.arch.regimes import Regime
+from gdbhyp.arch.spaces import Address
+from gdbhyp.engine.map import MappedRange, Problem, map_both, map_stage
+from gdbhyp.engine.stop import Stop
+from gdbhyp.errors import MemoryUnavailable
+
+# Pages that all map to one page are a row each, so that every row is linear, unless there are absurdly many.
+_MOST_ALIASES = 1 << 16
+
+
+@dataclass(frozen=True)
+class MapRow:
+    """A merged range: input ``start`` to ``end`` (exclusive) is mapped from ``pa`` on, linearly.
+
+    ``pa`` is an address of ``output_space``: "PA", or "IPA" for stage 1 alone of the EL1&0 regime. ``read`` and
+    ``write`` are privileged rights and those of EL0 stand beside them (None in a regime without EL0); ``exec`` says
+    who may execute. With ``constant`` True, every page of the range maps to the one page at ``pa``. With
+    ``access_flag`` False an access faults all the same.
+    """
+
+    start: Address
+    end: Address
+    pa: Address
+    input_space: str
+    output_space: str
+    level: int | None
+    page_size: int
+    read: bool
+    write: bool
+    exec: str
+    el0_read: bool | None
+    el0_write: bool | None
+    memory: str
+    shareability: str
+    contiguous: bool
+    access_flag: bool
+    constant: bool
+    space: str
+
+    @property
+    def size(self) -> int:
+        """The size in bytes."""
+        return self.end - self.start
+
+    @property
+    def rights(self) -> str:
+        """Privileged and unprivileged rights in the form "rw-/r--"."""
+        own = _rights(self.read, self.write, self.exec not in ("never", "EL0"))
+        if self.el0_read is None:
+            return own
+        return f"{own}/{_rights(self.el0_read, bool(self.el0_write), 'EL0' in self.exec)}"
+
+
+def _rights(read: bool, write: bool, execute: bool) -> str:
+    return ("r" if read else "-") + ("w" if write else "-") + ("x" if execute else "-")
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which ranges are wanted; None and empty values take all.
+
+    ``rights`` are letters that must all be allowed to somebody ("wx" finds what is writable and executable);
+    ``memory`` is "device" or "normal"; ``smallest`` is a size in bytes.
+    """
+
+    rights: str = ""
+    memory: str | None = None
+    smallest: int = 0
+
+    def takes(self, row: MapRow) -> bool:
+        """Return whether the row is wanted."""
+        return (
+            row.size >= self.smallest
+            and all(letter in row.rights for letter in self.rights)
+            and (self.memory is None or row.memory.lower().startswith(self.memory))
+        )
+
+
+@dataclass(frozen=True)
+class MapReport:
+    """A table as a stream of rows, ascending; ``problems`` fills while the rows are made.
+
+    Iterate ``rows`` once. What is missing from them, because a table cannot be read, a descriptor is reserved, or
+    somebody pressed Ctrl-C, is in ``problems`` as sentences afterwards.
+    """
+
+    kind: ClassVar[str] = "map"
+    json_lines: ClassVar[bool] = True
+
+    regime: Regime
+    stages: str
+    rows: Iterator[MapRow]
+    problems: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Question:
+    """Which table: ``regime`` None is the current one; ``stages`` is "1", "2", "both", or None for what fits.
+
+    ``start`` and ``end`` (exclusive) prune by input address: tables outside are not read.
+    """
+
+    regime: Regime | None = None
+    stages: str | None = None
+    roots: Roots = NO_ROOTS
+    start: int | None = None
+    end: int | None = None
+    wanted: Filter = Filter()
+
+
+def map_tables(stop: Stop, question: Question) -> MapReport:
+    """Map a table of a stopped CPU.
+
+    Without a choice, the stage of the current regime is taken; in the EL1&0 regime both, where stage 2 is on.
+
+    :raises RegisterUnavailable: if the target lacks a register that the walk starts from.
+    :raises UsageError: for a stage 2 in a regime without.
+    """
+    regime = question.regime or (Regime.EL10 if question.stages == "2" else regime_of(stop))
+    stages = question.stages or ("both" if regime is Regime.EL10 and _stage2_on(stop) else "1")
+    if regime is not Regime.EL10 and stages == "both":
+        stages = "1"
+    machine = machine_for(stop.machine, regime, stages, question.roots)
+    start, end = question.start, question.end
+    if stages == "both":
+        found = map_both(machine, start=start, end=end)
+    else:
+        found = map_stage(machine, regime, int(stages), start=start, end=end)
+    problems: list[str] = []
+    return MapReport(regime, stages, _rows(found, question.wanted, problems), problems)
+
+
+def _stage2_on(stop: Stop) -> bool:
+    return bool(stop.register("HCR_EL2") & 1)
+
+
+def _rows(found: Iterator[MappedRange | Problem], wanted: Filter, problems: list[str]) -> Iterator[MapRow]:
+    last = 0
+    try:
+        for item in found:
+            last = item.end
+            if isinstance(item, Problem):
+                problems.append(_sentence(item))
+            else:
+                yield from (row for row in _split(item) if wanted.takes(row))
+    except KeyboardInterrupt:
+        problems.append(f"interrupted: what is mapped from {last:#x} on was not looked at")
+    except MemoryUnavailable as error:
+        problems.append(f"stopped: {error}")
+
+
+def _sentence(problem: Problem) -> str:
+    verb = "faults" if problem.kind in ("reserved", "address_size") else "is not known"
+    where = f"{problem.start:#x} to {problem.end:#x} {verb}: {problem.text}"
+    if problem.address is not None:
+        where += f" (level {problem.level}, at {problem.address_space} {problem.address:#x}"
+        where += f", {problem.descriptor:#x})" if problem.descriptor is not None else ")"
+    return where
+
+
+def _split(item: MappedRange) -> Iterator[MapRow]:
+    pages = (item.end - item.start) // item.page_size if item.constant and item.page_size else 1
+    if pages == 1 or pages > _MOST_ALIASES:
+        yield _row(item, item.start, item.end, constant=pages > 1)
+        return
+    for start in range(item.start, item.end, item.page_size):
+        yield _row(item, start, start + item.page_size, constant=False)
+
+
+def _row(item: MappedRange, start: int, end: int, *, constant: bool) -> MapRow:
+    return MapRow(
+        start=Address(start),
+        end=Address(end),
+        pa=item.output,
+        input_space=item.input_space,
+        output_space=item.output_space,
+        level=item.level,
+        page_size=item.page_size,
+        read=item.read,
+        write=item.write,
+        exec=item.exec,
+        el0_read=item.el0_read,
+        el0_write=item.el0_write,
+        memory=item.memory,
+        shareability=item.shareability,
+        contiguous=item.contiguous,
+        access_flag=item.access_flag,
+        constant=constant,
+        space=item.space,
+    )

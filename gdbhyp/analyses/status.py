@@ -1,0 +1,116 @@
+"""One screen about a stopped CPU: where it is, whose world it is, and why EL2 was last entered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from gdbhyp.analyses.esr import EsrReport, last_exception
+from gdbhyp.analyses.walk import regime_of
+from gdbhyp.analyses.world import Hcr, World, vmid_of, world_of
+from gdbhyp.arch.regimes import Regime
+from gdbhyp.arch.registers import trapped_by
+from gdbhyp.arch.spaces import PA, VA, Word
+from gdbhyp.engine.stop import Stop
+from gdbhyp.engine.walk import setup
+from gdbhyp.hypervisors.identify import Identity, identify
+
+
+@dataclass(frozen=True)
+class Stage2Status:
+    """The stage-2 translation that the registers describe; ``on`` says whether it is in force now."""
+
+    on: bool
+    vttbr: Word
+    vtcr: Word
+    vmid: int
+    root: PA
+    start_level: int | None
+    ipa_bits: int | None
+    granule: int | None
+
+
+@dataclass(frozen=True)
+class StatusReport:
+    """The state of one CPU; the keys of the JSON contract, and the reasons for what is inferred."""
+
+    kind: ClassVar[str] = "status"
+
+    el: int
+    regime: Regime
+    e2h: bool
+    tge: bool
+    world: World
+    world_reason: str
+    vmid: int | None
+    hypervisor: str
+    identity: Identity
+    cpu: int
+    cpus: int
+    pc: VA
+    symbol: str | None
+    aarch32: bool
+    stage2: Stage2Status
+    last_exception: EsrReport | None
+    exception_from: VA | None
+    exception_from_symbol: str | None
+    traps: tuple[str, ...]
+    verbose: bool = field(default=False, metadata={"json": False})
+
+
+def status(stop: Stop, *, verbose: bool = False) -> StatusReport:
+    """Describe a stopped CPU.
+
+    :raises RegisterUnavailable: if the target does not show CPSR, HCR_EL2 or VTTBR_EL2.
+    """
+    hcr_value = stop.register("HCR_EL2")
+    hcr = Hcr(hcr_value)
+    world, reason = world_of(stop)
+    pc = stop.register("PC")
+    identity = identify(stop)
+    stage2 = _stage2(stop, hcr)
+    elr = stop.optional("ELR_EL2")
+    return StatusReport(
+        el=stop.el,
+        regime=regime_of(stop),
+        e2h=hcr.e2h,
+        tge=hcr.tge,
+        world=world,
+        world_reason=reason,
+        vmid=_vmid(world, stage2),
+        hypervisor=identity.name,
+        identity=identity,
+        cpu=stop.cpu,
+        cpus=stop.cpus,
+        pc=VA(pc),
+        symbol=stop.symbol(pc),
+        aarch32=stop.aarch32,
+        stage2=stage2,
+        last_exception=last_exception(stop) if stop.optional("ESR_EL2") else None,
+        exception_from=None if elr is None else VA(elr),
+        exception_from_symbol=None if elr is None else stop.symbol(elr),
+        traps=tuple(trapped_by("HCR_EL2", hcr_value)),
+        verbose=verbose,
+    )
+
+
+def _stage2(stop: Stop, hcr: Hcr) -> Stage2Status:
+    vttbr, vtcr = stop.register("VTTBR_EL2"), stop.optional("VTCR_EL2") or 0
+    params = setup(stop.machine.registers.get, Regime.EL10, force_stage2=True).second
+    walkable = params is not None and not params.misprogrammed
+    return Stage2Status(
+        on=hcr.stage2 and not hcr.tge and stop.el < 2,
+        vttbr=Word(vttbr),
+        vtcr=Word(vtcr),
+        vmid=vmid_of(vttbr, vtcr),
+        root=PA(params.base if params else 0),
+        start_level=params.start if params and walkable else None,
+        ipa_bits=params.input_bits if params and walkable else None,
+        granule=1 << params.tgx if params and walkable else None,
+    )
+
+
+def _vmid(world: World, stage2: Stage2Status) -> int | None:
+    """Return the VMID that is in force, or that the hypervisor has loaded; a VHE host's VTTBR_EL2 is stale."""
+    loaded = world == "hypervisor" and stage2.vttbr != 0
+    return stage2.vmid if stage2.on or loaded else None

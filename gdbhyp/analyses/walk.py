@@ -1,0 +1,126 @@
+"""One translation, level by level, from whatever stop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import ClassVar
+
+from gdbhyp.arch.regimes import Regime
+from gdbhyp.arch.spaces import IPA, Address
+from gdbhyp.engine.machine import Machine
+from gdbhyp.engine.results import Access, Attributes, Fault, Permissions, Step, Translation
+from gdbhyp.engine.stop import Stop
+from gdbhyp.engine.translate import current_regime, explicit, registers_needed, translate
+from gdbhyp.errors import RegisterUnavailable, UsageError
+
+
+@dataclass(frozen=True)
+class WalkReport:
+    """A translation with its whole walk; the fields are those of ``Translation``."""
+
+    kind: ClassVar[str] = "walk"
+
+    input: Address
+    input_space: str
+    output: Address | None
+    output_space: str
+    ipa: IPA | None
+    regime: Regime
+    stages: str
+    fault: Fault | None
+    steps: tuple[Step, ...]
+    permissions: Permissions | None
+    attributes: Attributes | None
+    level: int | None
+    page_size: int
+    contiguous: bool
+    space: str
+    ns: bool
+    asid: int | None
+    vmid: int | None
+
+
+def report_of(translation: Translation) -> WalkReport:
+    """Return the report of a translation."""
+    return WalkReport(**{f.name: getattr(translation, f.name) for f in fields(WalkReport)})
+
+
+@dataclass(frozen=True)
+class Roots:
+    """Explicit values in place of the CPU's registers; None leaves the register as it is.
+
+    ``ttbr`` stands for the TTBR that the address selects by its bit 55. Giving a register of a stage
+    turns that stage on.
+    """
+
+    ttbr: int | None = None
+    tcr: int | None = None
+    vttbr: int | None = None
+    vtcr: int | None = None
+
+    @property
+    def any(self) -> bool:
+        return self != NO_ROOTS
+
+
+NO_ROOTS = Roots()
+
+
+@dataclass(frozen=True)
+class Question:
+    """What to walk: ``regime`` None is the current one; ``stages`` is "both", "1" or "2" (the address is an IPA)."""
+
+    address: int
+    regime: Regime | None = None
+    stages: str = "both"
+    access: Access | None = None
+    roots: Roots = NO_ROOTS
+
+
+def walk(stop: Stop, question: Question) -> WalkReport:
+    """Answer ``question`` for a stopped CPU.
+
+    :raises RegisterUnavailable: if the target lacks a register that the walk starts from.
+    :raises UsageError: for a stage-2 root in a regime without stage 2.
+    """
+    regime = question.regime or (Regime.EL10 if question.stages == "2" else regime_of(stop))
+    upper = bool(question.address >> 55 & 1)
+    machine = machine_for(stop.machine, regime, question.stages, question.roots, upper=upper)
+    return report_of(
+        translate(machine, question.address, regime, stages=question.stages, access=question.access)
+    )
+
+
+def regime_of(stop: Stop) -> Regime:
+    """Return the regime that translates the CPU's own accesses."""
+    return current_regime(stop.machine.registers, stop.el)
+
+
+def machine_for(
+    machine: Machine, regime: Regime, stages: str, roots: Roots = NO_ROOTS, *, upper: bool = False
+) -> Machine:
+    """Return ``machine`` with explicit roots, after a check that it shows the registers a walk cannot do without.
+
+    :raises RegisterUnavailable: naming the first that is missing.
+    :raises UsageError: for a stage-2 root in a regime without stage 2.
+    """
+    if (roots.vttbr is not None or roots.vtcr is not None) and regime is not Regime.EL10:
+        raise UsageError(f"the {regime.value} regime has no stage 2: use --stage2 or --regime EL1")
+    chosen = _with_roots(machine, regime, roots, upper) if roots.any else machine
+    missing = chosen.missing(registers_needed(regime, stages))
+    if missing:
+        raise RegisterUnavailable(missing[0], "without it, a walk would be a guess")
+    return chosen
+
+
+def _with_roots(machine: Machine, regime: Regime, roots: Roots, upper: bool) -> Machine:
+    high = upper and regime.has_unprivileged
+    return explicit(
+        machine,
+        regime,
+        ttbr=None if high else roots.ttbr,
+        ttbr1=roots.ttbr if high else None,
+        tcr=roots.tcr,
+        vttbr=roots.vttbr,
+        vtcr=roots.vtcr,
+    )

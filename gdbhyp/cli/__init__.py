@@ -1,0 +1,1 @@
+"""The ``gdbhyp`` program: an adapter of the declared commands, and a launcher of GDB."""

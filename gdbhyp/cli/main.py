@@ -1,0 +1,121 @@
+"""``gdbhyp COMMAND ...``: exit status 0 answered, 1 no answer, 2 usage, 3 bad or unreadable input."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from gdbhyp.commands.declaration import Command
+from gdbhyp.commands.registry import COMMANDS
+from gdbhyp.errors import GdbhypError, UsageError
+
+if TYPE_CHECKING:
+    from gdbhyp.engine.stop import Stop
+    from gdbhyp.render.style import Style
+
+_LAUNCHERS = {
+    "gdb": "Start a GDB that knows AArch64, with the plugin loaded; what follows goes to GDB.",
+    "gdbinit": "Print the path to 'source' in a GDB of your own.",
+}
+
+
+class CliContext:
+    """The services that commands ask of the command line."""
+
+    def stop(self) -> Stop:
+        raise UsageError("this needs a live target: use the command inside GDB")
+
+    def number(self, text: str) -> int:
+        from gdbhyp.commands.numbers import parse_number
+
+        return parse_number(text)
+
+    def warn(self, sentence: str) -> None:
+        print(f"gdbhyp: {sentence}", file=sys.stderr)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; return its exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _dispatch(words)
+    except GdbhypError as error:
+        print(f"gdbhyp: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough. Python would complain at exit that it cannot flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _dispatch(words: list[str]) -> int:
+    name = words[0] if words else "--help"
+    if name in ("--help", "-h", "help"):
+        return _help(words[1:])
+    if name == "--version":
+        from gdbhyp import __version__
+
+        print(f"gdbhyp {__version__}")
+        return 0
+    if name in _LAUNCHERS:
+        from gdbhyp.cli import launch
+
+        return launch.gdb(words[1:]) if name == "gdb" else launch.gdbinit()
+    return _run(_command(name), words[1:])
+
+
+def _command(name: str) -> Command:
+    for command in COMMANDS:
+        if command.name == name and command.in_cli:
+            return command
+    import difflib
+
+    close = difflib.get_close_matches(name, [c.name for c in COMMANDS if c.in_cli], 1)
+    guess = f" (did you mean {close[0]}?)" if close else ""
+    raise UsageError(f"there is no command '{name}'{guess}; 'gdbhyp help' lists them")
+
+
+def _run(command: Command, words: list[str]) -> int:
+    from gdbhyp.commands.parsing import select
+
+    if "--help" in words or "-h" in words:
+        return _help([command.name])
+    chosen, arguments = select(command, f"gdbhyp {command.name}", words)
+    context = CliContext()
+    report = chosen.run(context, arguments)
+    if report is not None:
+        from gdbhyp.render import output
+
+        output.write(report, sys.stdout.write, as_json=arguments.json, style=_style(), warn=context.warn)
+    return 0
+
+
+def _style() -> Style:
+    from gdbhyp.render.style import Style
+
+    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+    return Style(colour=colour)
+
+
+def _help(names: list[str]) -> int:
+    from gdbhyp.commands.help import help_text
+
+    if names and names[0] in _LAUNCHERS:
+        print(_LAUNCHERS[names[0]])
+    elif names:
+        print(help_text(_command(names[0]), f"gdbhyp {names[0]}"))
+    else:
+        print("gdbhyp makes GDB understand AArch64 hypervisors.\n\nUsage: gdbhyp COMMAND ...\n")
+        listed = {c.name: c.summary for c in COMMANDS if c.in_cli} | _LAUNCHERS
+        for name, summary in listed.items():
+            print(f"  {name:10} {summary}")
+        print("\n'gdbhyp help COMMAND' says more. Inside GDB, 'help hyp' does.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

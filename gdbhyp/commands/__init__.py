@@ -1,0 +1,1 @@
+"""Commands, declared once for GDB and the command line."""

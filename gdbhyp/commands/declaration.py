@@ -1,0 +1,107 @@
+"""How a command is declared: once, for every front end.
+
+A declaration is data: importing it costs next to nothing, and GDB's help, the command line's parser, and TAB completion
+are all made from it. What a command does is imported when it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from gdbhyp.engine.stop import Stop
+
+
+class Context(Protocol):
+    """What a front end does for a command."""
+
+    def stop(self) -> Stop:
+        """Return the stopped CPU that the question is about; NoTarget in a sentence if there is none."""
+        ...
+
+    def number(self, text: str) -> int:
+        """Evaluate an integer argument as the front end's users write it; UsageError if it is none."""
+        ...
+
+    def warn(self, sentence: str) -> None:
+        """Tell the person something that does not belong to the answer."""
+        ...
+
+
+class Report(Protocol):
+    """An answer: a frozen dataclass. ``kind`` names its text renderer, ``gdbhyp.render.text.<kind>``."""
+
+    @property
+    def kind(self) -> str: ...
+
+
+Run = Callable[[Context, "Namespace"], Any]
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One argument of a command.
+
+    ``names`` is either one bare word (a positional) or option strings. ``value`` is what follows an option: "" for a
+    flag, else one of "number" (an expression of the front end), "text", "path", "register", or "choice" with its
+    ``choices``. A ``rest`` positional takes all remaining words, so that ``hyp-walk $sp + 8`` needs no quotes.
+    """
+
+    names: tuple[str, ...]
+    help: str
+    value: str = ""
+    metavar: str = ""
+    choices: tuple[str, ...] = ()
+    optional: bool = False
+    rest: bool = False
+    repeated: bool = False
+
+    @property
+    def positional(self) -> bool:
+        return not self.names[0].startswith("-")
+
+    @property
+    def shown(self) -> str:
+        """The argument as a usage line shows it."""
+        value = self.metavar or ("|".join(self.choices) if self.choices else self.value.upper())
+        if self.positional:
+            word = (self.metavar or self.names[0].upper()) + ("..." if self.repeated else "")
+            return f"[{word}]" if self.optional else word
+        return f"[{self.names[0]} {value}]" if self.value else f"[{self.names[0]}]"
+
+
+@dataclass(frozen=True)
+class Command:
+    """A question that gdbhyp answers: ``hyp-NAME`` in GDB, ``gdbhyp NAME`` on the command line.
+
+    ``run(context, arguments)`` returns a report, or raises a ``GdbhypError``. ``description`` and the examples (a
+    captured session in ``examples/NAME.txt``) complete the help.
+    """
+
+    name: str
+    summary: str
+    run: Run
+    arguments: tuple[Argument, ...] = ()
+    description: str = ""
+    in_gdb: bool = True
+    in_cli: bool = False
+    subcommands: tuple[Command, ...] = field(default=())
+
+    def usage(self, program: str) -> str:
+        """Return the usage line for ``program``, "hyp-walk" or "gdbhyp walk"."""
+        if self.subcommands:
+            return f"{program} {'|'.join(c.name for c in self.subcommands)} ..."
+        return " ".join([program, *(a.shown for a in self.all_arguments())])
+
+    def all_arguments(self) -> Iterator[Argument]:
+        """Options first, then positionals, then what every command takes."""
+        yield from (a for a in self.arguments if not a.positional)
+        yield JSON
+        yield from (a for a in self.arguments if a.positional)
+
+
+JSON = Argument(("--json",), "print the answer as JSON, and nothing else")

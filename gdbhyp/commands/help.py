@@ -1,0 +1,42 @@
+"""The help of a command, from its declaration and its captured examples."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+from gdbhyp.commands.declaration import Argument, Command
+
+_WIDTH = 96
+_EXAMPLES = Path(__file__).with_name("examples")
+
+
+def help_text(command: Command, name: str) -> str:
+    """Return the whole help: a sentence, usage, description, arguments and examples, as ``help hyp-walk`` shows it."""
+    parts = [command.summary, f"Usage: {command.usage(name)}"]
+    if command.description:
+        parts.extend(textwrap.fill(p, _WIDTH) for p in command.description.strip().split("\n\n"))
+    if command.subcommands:
+        parts.append("\n\n".join(help_text(s, f"{name} {s.name}") for s in command.subcommands))
+    else:
+        parts.append("\n".join(_entry(a) for a in command.all_arguments()))
+    examples = example_text(command)
+    if examples:
+        parts.append(f"Examples:\n\n{textwrap.indent(examples, '  ')}")
+    return "\n\n".join(parts)
+
+
+def example_text(command: Command) -> str:
+    """Return the captured session that shows the command, "" if there is none."""
+    path = _EXAMPLES / f"{command.name}.txt"
+    return path.read_text(encoding="utf-8").rstrip("\n") if path.exists() else ""
+
+
+def _entry(argument: Argument) -> str:
+    names = ", ".join(argument.names) if not argument.positional else argument.shown.strip("[]")
+    value = argument.metavar or argument.value.upper()
+    head = f"  {names} {value}" if argument.value and not argument.positional else f"  {names}"
+    text = argument.help
+    if argument.choices:
+        text += f" ({', '.join(argument.choices)})"
+    return "\n".join([head, textwrap.fill(text, _WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6)])

@@ -1,0 +1,89 @@
+"""``hyp-map``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gdbhyp.commands import roots
+from gdbhyp.commands.declaration import Argument, Command, Context
+from gdbhyp.errors import UsageError
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from gdbhyp.analyses.map import Filter
+
+
+def _run(context: Context, arguments: Namespace) -> Any:
+    from gdbhyp.analyses import map
+
+    stages = roots.stages_option(arguments, default=None)
+    start, end = _range(context, arguments.range)
+    question = map.Question(
+        roots.regime_option(context, arguments),
+        stages,
+        roots.roots_option(context, arguments),
+        start,
+        end,
+        _filter(context, arguments),
+    )
+    return map.map_tables(context.stop(), question)
+
+
+def _range(context: Context, text: str | None) -> tuple[int | None, int | None]:
+    """Return the first address and the one behind the last of ``START-END`` or ``START+SIZE``."""
+    if text is None:
+        return None, None
+    for separator in ("..", "+", "-"):
+        left, found, right = text.partition(separator)
+        if found and left.strip() and right.strip():
+            start, second = context.number(left), context.number(right)
+            end = start + second if separator == "+" else second
+            if end <= start:
+                raise UsageError(f"the range {text} is empty: its end is exclusive and lies behind its start")
+            return start, end
+    raise UsageError(f"'{text}' is no range: write START-END (END exclusive) or START+SIZE")
+
+
+def _filter(context: Context, arguments: Namespace) -> Filter:
+    from gdbhyp.analyses.map import Filter
+
+    rights = arguments.rights or ""
+    if set(rights) - set("rwx"):
+        raise UsageError(f"'{rights}' are no rights: use letters of r, w and x")
+    smallest = 0 if arguments.min_size is None else context.number(arguments.min_size)
+    return Filter(rights, arguments.memory, smallest)
+
+
+COMMAND = Command(
+    name="map",
+    summary="Show what a translation table maps, as merged ranges with permissions and memory types.",
+    run=_run,
+    arguments=(
+        Argument(("--stage1",), "stage 1 alone: in the EL1&0 regime, VA to IPA"),
+        Argument(("--stage2",), "stage 2: IPA to PA, also while HCR_EL2.VM is 0"),
+        Argument(("--both",), "both stages of the EL1&0 regime together: VA to PA"),
+        roots.REGIME,
+        *roots.ROOTS,
+        Argument(
+            ("--range",),
+            "only input addresses START-END (END exclusive) or START+SIZE",
+            "text",
+            metavar="RANGE",
+        ),
+        Argument(
+            ("--rights",),
+            "only ranges with all these rights: letters of rwx, such as wx",
+            "text",
+            metavar="RWX",
+        ),
+        Argument(("--memory",), "only this kind of memory", "choice", choices=("normal", "device")),
+        Argument(("--min-size",), "only ranges of at least this many bytes", "number", metavar="BYTES"),
+    ),
+    description="""
+Without a choice, the table of the current regime is shown, in the EL1&0 regime with stage 2 on both stages
+together. Neighbouring entries with the same attributes are one row; ends are exclusive. Rights are those of
+the privileged level, then those of EL0 behind a slash. A table that cannot be read, a reserved descriptor, or
+Ctrl-C loses nothing else: what is missing is said at the end.
+""",
+)

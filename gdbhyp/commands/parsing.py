@@ -1,0 +1,133 @@
+"""An argparse parser from a declaration, which can never end the process."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+import shlex
+from typing import Any, NoReturn
+
+from gdbhyp.commands.declaration import Argument, Command
+from gdbhyp.errors import UsageError
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, tamed: what it would print before exiting is raised as a UsageError."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{self.prog}: {message}{self._nearest(message)}. Usage: {self.usage}")
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        raise UsageError(message or f"{self.prog} ended with status {status}")
+
+    def _nearest(self, message: str) -> str:
+        unknown = re.search(r"unrecognized arguments: (--[\w-]+)", message)
+        known = [s for action in self._actions for s in action.option_strings]
+        close = difflib.get_close_matches(unknown[1], known, 1) if unknown else []
+        return f" (did you mean {close[0]}?)" if close else ""
+
+
+def build_parser(command: Command, program: str) -> Parser:
+    """Return the parser of one command; ``program`` is the name that messages use."""
+    parser = Parser(prog=program, usage=command.usage(program), add_help=False, allow_abbrev=False)
+    for argument in command.all_arguments():
+        _add(parser, argument)
+    return parser
+
+
+def _add(parser: Parser, argument: Argument) -> None:
+    options: dict[str, Any] = {"help": argument.help}
+    if argument.positional:
+        if argument.rest or argument.repeated:
+            options["nargs"] = "*" if argument.optional else "+"
+        elif argument.optional:
+            options["nargs"] = "?"
+    elif not argument.value:
+        options["action"] = "store_true"
+    elif argument.repeated:
+        options["action"] = "append"
+    if argument.choices:
+        options["choices"] = argument.choices
+    parser.add_argument(*argument.names, **options)
+
+
+def parse(command: Command, program: str, words: list[str]) -> argparse.Namespace:
+    """Parse ``words``; a ``rest`` positional becomes one string.
+
+    :raises UsageError: with one sentence and the usage line.
+    """
+    parser = build_parser(command, program)
+    options, positionals = _separate(command, words)
+    parsed = parser.parse_args([*options, *(["--", *positionals] if positionals else [])])
+    for argument in command.arguments:
+        if argument.positional and argument.rest:
+            name = argument.names[0]
+            setattr(parsed, name, " ".join(getattr(parsed, name) or []))
+    return parsed
+
+
+def parse_line(command: Command, program: str, line: str) -> tuple[Command, argparse.Namespace]:
+    """Parse a typed line; return the command, or the subcommand that its first word names, and its arguments.
+
+    :raises UsageError: with one sentence and the usage line.
+    """
+    return select(command, program, split_words(line))
+
+
+def select(command: Command, program: str, words: list[str]) -> tuple[Command, argparse.Namespace]:
+    """Parse ``words`` for the command, or for the subcommand that the first of them names."""
+    if not command.subcommands:
+        return command, parse(command, program, words)
+    names = [sub.name for sub in command.subcommands]
+    if not words or words[0] not in names:
+        close = difflib.get_close_matches(words[0], names, 1) if words else []
+        guess = f" (did you mean {close[0]}?)" if close else ""
+        said = f"'{words[0]}' is not one of its subcommands{guess}" if words else "a subcommand is missing"
+        raise UsageError(f"{program}: {said}. Usage: {command.usage(program)}")
+    chosen = command.subcommands[names.index(words[0])]
+    return chosen, parse(chosen, f"{program} {chosen.name}", words[1:])
+
+
+def _separate(command: Command, words: list[str]) -> tuple[list[str], list[str]]:
+    """Split options from the rest, so that ``-8`` and ``- 8`` inside an expression are no options."""
+    taking = {n: bool(a.value) for a in command.all_arguments() if not a.positional for n in a.names}
+    options: list[str] = []
+    rest: list[str] = []
+    queue = iter(words)
+    for word in queue:
+        if word == "--":
+            rest.extend(queue)
+            break
+        if not re.match(r"--?[A-Za-z]", word):
+            rest.append(word)
+            continue
+        options.append(word)
+        if taking.get(word):
+            options.extend([w for w in [next(queue, None)] if w is not None])
+    return _joined(options, taking), rest
+
+
+def _joined(options: list[str], taking: dict[str, bool]) -> list[str]:
+    """Write ``--opt VALUE`` as ``--opt=VALUE``, for a value may begin with a dash."""
+    joined: list[str] = []
+    queue = iter(options)
+    for word in queue:
+        value = next(queue, None) if taking.get(word) else None
+        joined.append(word if value is None else f"{word}={value}")
+    return joined
+
+
+def split_words(line: str) -> list[str]:
+    """Split a typed line into words; quotes group, and nothing else is special.
+
+    :raises UsageError: for an open quote.
+    """
+    lexer = shlex.shlex(line, posix=True)
+    lexer.whitespace_split = True
+    lexer.commenters = ""
+    lexer.escape = ""
+    try:
+        return list(lexer)
+    except ValueError:
+        raise UsageError("a quote is not closed") from None

@@ -1,0 +1,22 @@
+"""All commands, in the order in which help lists them."""
+
+from __future__ import annotations
+
+from gdbhyp.commands import at, esr, ipa, map, reg, status, walk
+from gdbhyp.commands.declaration import Command
+
+COMMANDS: tuple[Command, ...] = (
+    status.COMMAND,
+    esr.COMMAND,
+    reg.COMMAND,
+    ipa.COMMAND,
+    walk.COMMAND,
+    at.LIVE,
+    at.BATCH,
+    map.COMMAND,
+)
+
+
+def find(name: str) -> Command | None:
+    """Return the command of that name, or None."""
+    return next((c for c in COMMANDS if c.name == name), None)

@@ -1,0 +1,56 @@
+"""The arguments by which commands choose a regime, a stage and explicit roots."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gdbhyp.commands.declaration import Argument, Context
+from gdbhyp.errors import UsageError
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from gdbhyp.analyses.walk import Roots
+    from gdbhyp.arch.regimes import Regime
+
+REGIME = Argument(
+    ("--regime",),
+    "the translation regime: EL1 (EL1&0), EL2 (EL2 or EL2&0, by HCR_EL2.E2H) or EL3; the current one if not said",
+    "choice",
+    choices=("EL1", "EL2", "EL3"),
+)
+ROOTS = (
+    Argument(("--ttbr",), "the stage-1 root, as a value of TTBRn_ELx", "number"),
+    Argument(("--tcr",), "the control of stage 1, as a value of TCR_ELx", "number"),
+    Argument(("--vttbr",), "the stage-2 root, as a value of VTTBR_EL2", "number"),
+    Argument(("--vtcr",), "the control of stage 2, as a value of VTCR_EL2", "number"),
+)
+
+
+def roots_option(context: Context, arguments: Namespace) -> Roots:
+    """Return the explicit roots that were given."""
+    from gdbhyp.analyses.walk import Roots
+
+    given = {name: getattr(arguments, name) for name in ("ttbr", "tcr", "vttbr", "vtcr")}
+    return Roots(**{name: None if text is None else context.number(text) for name, text in given.items()})
+
+
+def regime_option(context: Context, arguments: Namespace) -> Regime | None:
+    """Return the regime that ``--regime`` names; None for the current one."""
+    from gdbhyp.analyses.world import Hcr
+    from gdbhyp.arch.regimes import Regime
+
+    if arguments.regime == "EL2":
+        return Regime.EL20 if Hcr(context.stop().register("HCR_EL2")).e2h else Regime.EL2
+    return {"EL1": Regime.EL10, "EL3": Regime.EL3}.get(arguments.regime)
+
+
+def stages_option(arguments: Namespace, default: str | None = "both") -> str | None:
+    """Return "1", "2" or "both" as the flags say, or ``default``.
+
+    :raises UsageError: if more than one is given.
+    """
+    chosen = [flag for flag in ("stage1", "stage2", "both") if getattr(arguments, flag)]
+    if len(chosen) > 1:
+        raise UsageError(f"--{chosen[0]} and --{chosen[1]} exclude each other")
+    return {"stage1": "1", "stage2": "2", "both": "both"}[chosen[0]] if chosen else default

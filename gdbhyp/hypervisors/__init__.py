@@ -1,0 +1,1 @@
+"""What is only true of one hypervisor: Linux with KVM or pKVM, Xen."""

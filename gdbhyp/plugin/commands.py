@@ -1,0 +1,110 @@
+"""Every declared command as a GDB command: arguments, completion, output and errors."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import gdb
+
+from gdbhyp.commands.declaration import Argument, Command
+from gdbhyp.errors import GdbhypError, UsageError
+
+if TYPE_CHECKING:
+    from gdbhyp.engine.stop import Stop
+    from gdbhyp.render.style import Style
+
+
+class LiveContext:
+    """The services that commands ask of GDB; lends the target until the command ends."""
+
+    def __init__(self, resources: contextlib.ExitStack) -> None:
+        self._resources = resources
+        self._stop: Stop | None = None
+
+    def stop(self) -> Stop:
+        from gdbhyp.plugin.target import live_stop
+
+        if self._stop is None:
+            self._stop = self._resources.enter_context(live_stop())
+        return self._stop
+
+    def number(self, text: str) -> int:
+        try:
+            value = gdb.parse_and_eval(text)
+            return int(value) & 0xFFFF_FFFF_FFFF_FFFF
+        except gdb.error as error:
+            raise UsageError(f"cannot evaluate '{text}': {error}") from error
+
+    def warn(self, sentence: str) -> None:
+        gdb.write(sentence + "\n", gdb.STDERR)
+
+
+def style() -> Style:
+    """Return how GDB's settings ask for text to be shown."""
+    from gdbhyp.render.style import Style
+
+    return Style(colour=bool(gdb.parameter("style enabled")), width=int(gdb.parameter("width") or 0))
+
+
+class GdbCommand(gdb.Command):
+    """``hyp-NAME``: the adapter of one declared command."""
+
+    def __init__(self, command: Command, prefix: str = "hyp-") -> None:
+        self._command = command
+        self._name = prefix + command.name
+        # GDB takes the help from here; the attribute must exist before the registration below.
+        self.__doc__ = _help(command, self._name)
+        self._subcommands = {sub.name: sub for sub in command.subcommands}
+        super().__init__(self._name, gdb.COMMAND_DATA)
+
+    def invoke(self, argument: str, from_tty: bool) -> None:
+        self.dont_repeat()
+        try:
+            run(self._command, self._name, argument)
+        except GdbhypError as error:
+            raise gdb.GdbError(str(error)) from None
+
+    def complete(self, text: str, word: str | None) -> list[str] | int:
+        from gdbhyp.plugin.completion import complete
+
+        return complete(self._command, text, word)
+
+
+def _help(command: Command, name: str) -> str:
+    from gdbhyp.commands.help import help_text
+
+    return help_text(command, name)
+
+
+def run(command: Command, name: str, line: str) -> None:
+    """Parse ``line``, run the command and print its report.
+
+    :raises GdbhypError: with the sentence for the person.
+    """
+    from gdbhyp.commands.parsing import parse_line
+    from gdbhyp.render import output
+
+    chosen, arguments = parse_line(command, name, line)
+    with contextlib.ExitStack() as resources, _gdb_errors():
+        context = LiveContext(resources)
+        report = chosen.run(context, arguments)
+        if report is not None:
+            output.write(report, gdb.write, as_json=arguments.json, style=style(), warn=context.warn)
+
+
+@contextlib.contextmanager
+def _gdb_errors() -> Iterator[None]:
+    """Say what GDB reports, such as a connection that is lost in the middle, as one sentence of ours."""
+    try:
+        yield
+    except gdb.MemoryError as error:
+        raise GdbhypError(f"GDB cannot read memory: {error}") from error
+    except gdb.error as error:
+        raise GdbhypError(f"GDB reports: {error}") from error
+
+
+def options_of(command: Command) -> list[Argument]:
+    """Return the options of a command, the common ones among them."""
+    return [a for a in command.all_arguments() if not a.positional]

@@ -1,0 +1,161 @@
+"""Physical memory through a remote stub, and the state of the stub that has to be borrowed for it."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Callable
+from types import TracebackType
+
+import gdb
+
+from gdbhyp.errors import MemoryUnavailable, NoTarget
+
+# QEMU answers E22 to a read of more than half of its 4 KiB packet (gdbstub, MAX_PACKET_LENGTH).
+_LARGEST_READ = 0x800
+
+_LOST = "the connection to the target is lost: attach again with 'target remote'"
+
+
+def interruptible(action: Callable[[], object]) -> None:
+    """Do ``action`` to its end, however often Ctrl-C is pressed, and only then raise KeyboardInterrupt."""
+    interrupted = False
+    while True:
+        try:
+            action()
+            break
+        except KeyboardInterrupt:
+            interrupted = True
+    if interrupted:
+        raise KeyboardInterrupt
+
+
+class RamMap:
+    """The physical ranges that are memory, so that no device is read and no hole is taken for zeros.
+
+    QEMU answers a physical read of a hole with zeros, and a read of a device as if the CPU had read it. Its
+    ``info mtree -f`` says which ranges are memory.
+    """
+
+    _RANGE = re.compile(r"^ +([0-9a-f]{16})-([0-9a-f]{16}) \(prio -?\d+, (\w+)\)")
+    _MEMORY = ("ram", "rom", "romd")
+
+    def __init__(self, mtree: str) -> None:
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+        for start, end in sorted(self._ranges(mtree)):
+            if self._ends and start <= self._ends[-1] + 1:
+                self._ends[-1] = max(end, self._ends[-1])
+            else:
+                self._starts.append(start)
+                self._ends.append(end)
+
+    def __bool__(self) -> bool:
+        return bool(self._starts)
+
+    @property
+    def ranges(self) -> list[tuple[int, int]]:
+        """The ranges of memory as (first, last) addresses, ascending."""
+        return list(zip(self._starts, self._ends, strict=True))
+
+    @classmethod
+    def _ranges(cls, mtree: str) -> list[tuple[int, int]]:
+        for view in mtree.split("FlatView")[1:]:
+            if re.search(r'AS "(?:cpu-)?memory(?:-0)?"', view):
+                found = [m for line in view.splitlines() if (m := cls._RANGE.match(line))]
+                return [(int(m[1], 16), int(m[2], 16)) for m in found if m[3] in cls._MEMORY]
+        return []
+
+    def first_bad(self, address: int, size: int) -> int | None:
+        """Return the first address of the range that is no memory, or None if all of it is."""
+        position = bisect_right(self._starts, address) - 1
+        if position < 0 or address > self._ends[position]:
+            return address
+        end = self._ends[position]
+        return None if address + size - 1 <= end else end + 1
+
+
+class PhysicalMemory:
+    """A Reader of physical memory over QEMU's ``PhyMemMode``, and a context manager that gives the mode back.
+
+    The mode is asked for at the first read and restored when the block ends, Ctrl-C and errors included. Reads go out
+    as packets of our own, so that neither GDB's caches nor its breakpoint shadows can answer for another address space.
+    ``packets`` and ``bytes_read`` count what went over the wire for them.
+    """
+
+    def __init__(self, connection: gdb.TargetConnection, ram: Callable[[], RamMap]) -> None:
+        self._connection = connection
+        self._ram_source = ram
+        self._ram: RamMap | None = None
+        self._previous: bytes | None = None
+        self._cache: dict[tuple[int, int], bytes] = {}
+        self.packets = 0
+        self.bytes_read = 0
+
+    def __enter__(self) -> PhysicalMemory:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._previous is not None:
+            interruptible(self._restore)
+
+    def read(self, address: int, size: int, /) -> bytes:
+        """Return ``size`` bytes of physical memory.
+
+        :raises MemoryUnavailable: where there is a device, a hole, or a stub that refuses.
+        """
+        data = self._cache.get((address, size))
+        if data is None:
+            self._check(address, size)
+            self._borrow()
+            data = b"".join(
+                self._packet(address, at, min(_LARGEST_READ, address + size - at), size)
+                for at in range(address, address + size, _LARGEST_READ)
+            )
+            self._cache[address, size] = data
+            self.bytes_read += size
+        return data
+
+    def _check(self, address: int, size: int) -> None:
+        if self._ram is None:
+            self._ram = self._ram_source()
+        if self._ram:
+            bad = self._ram.first_bad(address, size)
+            if bad is not None:
+                raise MemoryUnavailable("PA", address, size, "the machine has no memory there", bad)
+
+    def _packet(self, start: int, at: int, length: int, size: int) -> bytes:
+        answer = self._send(b"m%x,%x" % (at, length))
+        if len(answer) != 2 * length:
+            reason = f"the stub answered {answer[:8].decode('ascii', 'replace') or 'nothing'}"
+            raise MemoryUnavailable("PA", start, size, reason, at)
+        return bytes.fromhex(answer.decode("ascii"))
+
+    def _borrow(self) -> None:
+        if self._previous is not None:
+            return
+        previous = self._send(b"qqemu.PhyMemMode")
+        if previous not in (b"0", b"1"):
+            raise NoTarget(
+                "the stub has no physical memory mode (QEMU's PhyMemMode), so translation tables cannot be read"
+            )
+        self._previous = previous
+        if previous == b"0" and self._send(b"Qqemu.PhyMemMode:1") != b"OK":
+            raise NoTarget("the stub refused to switch to physical memory (Qqemu.PhyMemMode:1)")
+
+    def _restore(self) -> None:
+        if self._previous == b"0":
+            self._send(b"Qqemu.PhyMemMode:0")
+        self._previous = None
+
+    def _send(self, packet: bytes) -> bytes:
+        self.packets += 1
+        try:
+            answer = self._connection.send_packet(packet)  # type: ignore[attr-defined]
+        except gdb.error as error:
+            raise NoTarget(_LOST) from error
+        except ValueError as error:
+            raise NoTarget(_LOST) from error
+        return bytes(answer) if answer is not None else b""

@@ -1,0 +1,129 @@
+"""The live target: the selected CPU of GDB's inferior as a Stop."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import gdb
+
+from gdbhyp.engine.machine import Machine
+from gdbhyp.engine.stop import Stop
+from gdbhyp.errors import NoTarget
+from gdbhyp.plugin.remote import PhysicalMemory, RamMap
+from gdbhyp.plugin.stub_names import stub_names
+
+_NO_EL2 = (
+    "the stub shows no EL2 registers: start QEMU with '-M virt,virtualization=on' and a CPU that has EL2, "
+    "for example '-cpu max'"
+)
+
+
+class FrameRegisters:
+    """Registers of the newest frame by architectural name, each read once."""
+
+    def __init__(self, frame: gdb.Frame) -> None:
+        self._frame = frame
+        self._known: dict[str, int | None] = {}
+        self._shown = _register_names(frame.architecture())
+
+    def get(self, name: str, /) -> int | None:
+        if name not in self._known:
+            self._known[name] = self._read(name)
+        return self._known[name]
+
+    def _read(self, name: str) -> int | None:
+        for stub_name in stub_names(name):
+            if stub_name in self._shown:
+                try:
+                    value = self._frame.read_register(stub_name)
+                    # A type that GDB takes for signed, as QEMU's cpsr, must not spread its sign.
+                    return int(value) & (1 << 8 * value.type.sizeof) - 1
+                except gdb.error:
+                    return None
+        return None
+
+
+_names_of: dict[str, frozenset[str]] = {}
+
+
+def _register_names(architecture: gdb.Architecture) -> frozenset[str]:
+    """Return the names of all registers that the stub described.
+
+    Asking GDB for all of them costs a millisecond; the answer changes only with the connection.
+    """
+    key = _connection_key()
+    if key not in _names_of:
+        _names_of.clear()
+        _names_of[key] = frozenset(r.name for r in architecture.registers())
+    return _names_of[key]
+
+
+def _connection_key() -> str:
+    connection = gdb.selected_inferior().connection
+    return f"{connection.num} {connection.details}" if connection is not None else ""
+
+
+_ram_of: dict[str, RamMap] = {}
+
+
+def _ram_map() -> RamMap:
+    """Return the memory ranges of the machine, asked for once a connection; empty if the stub has no monitor."""
+    key = _connection_key()
+    if key not in _ram_of:
+        _ram_of.clear()
+        try:
+            mtree = gdb.execute("monitor info mtree -f", to_string=True)
+        except gdb.error:
+            mtree = ""
+        _ram_of[key] = RamMap(mtree)
+    return _ram_of[key]
+
+
+def _newest_frame() -> gdb.Frame:
+    thread = gdb.selected_thread()
+    if gdb.selected_inferior().connection is None or thread is None:
+        raise NoTarget("nothing is being debugged: attach with 'target remote HOST:PORT' first")
+    if thread.is_running():
+        raise NoTarget("the CPU is running: stop it first, with Ctrl-C or 'interrupt'")
+    try:
+        return gdb.newest_frame()
+    except gdb.error as error:
+        raise NoTarget(f"the CPU's registers cannot be read ({error})") from error
+
+
+@contextlib.contextmanager
+def live_stop() -> Iterator[Stop]:
+    """Lend the selected CPU as a Stop; the stub is as it was before when the block ends.
+
+    :raises NoTarget: with no inferior, a running CPU, another architecture, or no EL2.
+    """
+    frame = _newest_frame()
+    architecture = frame.architecture().name()
+    if not architecture.startswith("aarch64"):
+        raise NoTarget(f"the target is {architecture}, not AArch64")
+    registers = FrameRegisters(frame)
+    if registers.get("HCR_EL2") is None:
+        raise NoTarget(_NO_EL2)
+    connection = gdb.selected_inferior().connection
+    assert connection is not None
+    with PhysicalMemory(connection, _ram_map) as memory:
+        yield Stop(
+            Machine(registers, memory, _pstate(registers.get("CPSR") or 0)),
+            cpu=gdb.selected_thread().num - 1,
+            cpus=len(gdb.selected_inferior().threads()),
+            symbol=_symbol,
+        )
+
+
+def _pstate(cpsr: int) -> dict[str, int]:
+    """Return the fields of PSTATE that a translation depends on; SPSR_EL2 in the Arm ARM gives the positions."""
+    return {"PAN": cpsr >> 22 & 1, "UAO": cpsr >> 23 & 1, "EL": cpsr >> 2 & 3}
+
+
+def _symbol(address: int) -> str | None:
+    """Return ``name+offset`` for an address that a loaded symbol file covers."""
+    text = gdb.execute(f"info symbol {address:#x}", to_string=True)
+    if text.startswith("No symbol matches"):
+        return None
+    return text.split(" in section")[0].strip().replace(" + ", "+")

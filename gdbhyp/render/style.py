@@ -1,0 +1,87 @@
+"""Colour and safety of terminal text.
+
+Text that comes from a target (symbols, memory, logs, file names) is hostile: ``escape`` it before it is printed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from gdbhyp.errors import GdbhypError
+
+_ROLES = {
+    "heading": "bold",
+    "good": "green",
+    "bad": "red",
+    "address": "blue",
+    "name": "cyan",
+    "note": "yellow",
+    "dim": "brightblack",
+}
+_UNSAFE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+
+
+def escape(text: str) -> str:
+    """Return ``text`` with control, bidirectional and unassigned characters written as escapes.
+
+    >>> escape("a\\x1b[31mb")
+    'a\\\\x1b[31mb'
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c if unicodedata.category(c) not in _UNSAFE else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+@contextlib.contextmanager
+def _needed(package: str) -> Iterator[None]:
+    """Say in a sentence that a package is missing, which inside GDB is easily so."""
+    try:
+        yield
+    except ImportError:
+        raise GdbhypError(
+            f"{package} is missing: activate the virtual environment that gdbhyp is installed in and start GDB again, "
+            "or start GDB with 'gdbhyp gdb'"
+        ) from None
+
+
+@dataclass(frozen=True)
+class Style:
+    """How text is shown: with colour or without, and how wide (0 = no limit)."""
+
+    colour: bool = False
+    width: int = 0
+
+    def paint(self, role: str, text: str) -> str:
+        """Colour ``text`` for ``role``, one of "heading", "good", "bad", "address", "name", "note", "dim"."""
+        if not self.colour or not text:
+            return text
+        with _needed("pygments"):
+            from pygments.console import colorize
+
+        return colorize(_ROLES[role], text)
+
+    def instruction(self, text: str) -> str:
+        """Colour an A64 instruction, ``mrs x3, ID_AA64PFR0_EL1``."""
+        if not self.colour:
+            return text
+        with _needed("pygments"):
+            from pygments import highlight
+            from pygments.formatters import TerminalFormatter
+            from pygments.lexers import GasLexer
+
+        return highlight(text, GasLexer(), TerminalFormatter()).rstrip("\n")
+
+    def table(self, rows: Sequence[Sequence[str]], headers: Sequence[str] = ()) -> str:
+        """Lay out ``rows`` in columns; cells are shown as they are, numbers are not reformatted."""
+        with _needed("tabulate"):
+            from tabulate import tabulate
+
+        head = [self.paint("heading", h) for h in headers]
+        return tabulate(rows, head, tablefmt="plain", disable_numparse=True)

@@ -1,0 +1,1 @@
+"""Readers that are not GDB: files as the physical memory of a machine."""

@@ -1,0 +1,92 @@
+"""Typed lines become arguments, and mistakes become one sentence."""
+
+from __future__ import annotations
+
+import pytest
+
+from gdbhyp.commands.declaration import Argument, Command
+from gdbhyp.commands.numbers import parse_number
+from gdbhyp.commands.parsing import parse_line
+from gdbhyp.errors import UsageError
+
+WALK = Command(
+    name="walk",
+    summary="Walk.",
+    run=lambda context, arguments: None,
+    arguments=(
+        Argument(("address",), "where", rest=True),
+        Argument(("--stage1",), "only stage 1"),
+        Argument(("--ttbr",), "the root", value="number"),
+        Argument(("--regime",), "which", value="choice", choices=("EL1", "EL2")),
+    ),
+)
+
+
+def parsed(line: str) -> dict[str, object]:
+    return vars(parse_line(WALK, "hyp-walk", line)[1])
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["$sp + 8", "$sp + 8 --stage1", "--stage1 $sp + 8", "$sp --stage1 + 8", "--stage1 -- $sp + 8"],
+)
+def test_expression_needs_no_quotes(line: str) -> None:
+    assert parsed(line)["address"] == "$sp + 8"
+
+
+@pytest.mark.parametrize("expression", ["-8", "$pc - 8", "$pc -8", "foo(1, 2)", "*(long*)$x0", "&x[3]"])
+def test_expression_is_no_option(expression: str) -> None:
+    assert parsed(f"--stage1 {expression}")["address"] == expression
+
+
+def test_option_takes_its_value() -> None:
+    assert parsed("0x10 --ttbr $TTBR1_EL1")["ttbr"] == "$TTBR1_EL1"
+
+
+def test_option_value_may_be_negative() -> None:
+    assert parsed("0x10 --ttbr -16")["ttbr"] == "-16"
+
+
+def test_quotes_group() -> None:
+    assert parsed("--ttbr '$x0 + 8' 1") == {
+        "address": "1",
+        "stage1": False,
+        "ttbr": "$x0 + 8",
+        "regime": None,
+        "json": False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("0x10 --stage", "did you mean --stage1?"),
+        ("0x10 --regime EL9", "invalid choice"),
+        ("", "required: address"),
+        ("--ttbr", "expected one argument"),
+        ("'open", "a quote is not closed"),
+    ],
+)
+def test_mistakes_are_sentences(line: str, sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence.replace("?", r"\?")):
+        parsed(line)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("0x93c58045", 0x93C58045),
+        ("93c58045", 0x93C58045),
+        ("ESR=0x93c58045", 0x93C58045),
+        ("ESR: 93C58045,", 0x93C58045),
+        ("0xffff_ffff_ffff_ffff", 2**64 - 1),
+    ],
+)
+def test_pasted_numbers(text: str, value: int) -> None:
+    assert parse_number(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "0x", "xyz", "-1", "0x10000000000000000", "1 2", "_"])
+def test_no_numbers(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_number(text)
