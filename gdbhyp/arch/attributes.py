@@ -4,9 +4,9 @@ An attribute is carried as the byte that MAIR_ELx uses and PAR_EL1.ATTR reports,
 field. Source: Arm ARM (DDI 0487) D8.6 and the descriptions of MAIR_EL1, PAR_EL1 and HCR_EL2; Arm's ASL v9.4
 ``S1DecodeMemAttrs``, ``S2CombineS1MemAttrs``, ``AArch64_S2ApplyFWBMemAttrs``, ``EncodePARAttrs``.
 
-Choices where the architecture leaves one: a reserved MAIR byte and SH = 0b01 are reported as they are; a reserved
-stage-2 inner cacheability counts as Write-Back; the XS = 0 that Write-Back memory has by definition is not carried
-into a combination that is no longer Write-Back.
+Choices where the architecture leaves one: a reserved MAIR byte and SH = 0b01 are reported as they are, and a
+reserved stage-2 inner cacheability counts as Write-Back. The XS attribute (FEAT_XS) is 0 for Write-Back memory and
+stays 0 when that is made weaker, so Non-cacheable memory may be reported as 0x40.
 """
 
 from __future__ import annotations
@@ -82,16 +82,13 @@ def _combine_shareability(first: int, second: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Memory:
-    """An attribute byte taken apart: ``device`` 0 to 3 or None, else two nibbles; ``nxs`` is XS = 0 said so."""
+    """An attribute byte taken apart: ``device`` 0 to 3 or None, else two nibbles; ``nxs`` is XS = 0."""
 
     device: int | None
     outer: int
     inner: int
     nxs: bool
     tagged: bool
-
-
-_NON_CACHEABLE = _Memory(None, _NC, _NC, False, False)
 
 
 def _decode(attr: int, xs: bool, mte2: bool) -> _Memory:
@@ -102,8 +99,17 @@ def _decode(attr: int, xs: bool, mte2: bool) -> _Memory:
     if xs and attr == NORMAL_WT_NXS:
         return _Memory(None, _WT_RA, _WT_RA, True, False)
     if mte2 and attr == TAGGED:
-        return _Memory(None, _WB_RWA, _WB_RWA, False, True)
-    return _Memory(None, _normal_nibble(attr >> 4), _normal_nibble(attr & 15), False, False)
+        return _Memory(None, _WB_RWA, _WB_RWA, xs, True)
+    outer, inner = _normal_nibble(attr >> 4), _normal_nibble(attr & 15)
+    write_back = _NC not in (outer, inner) and bool(outer & inner & _WRITE_BACK)
+    return _Memory(None, outer, inner, xs and write_back, False)
+
+
+def uncached(attr: int, xs: bool) -> int:
+    """What SCTLR_ELx.C = 0 makes of a MAIR attribute byte: Normal memory becomes Non-cacheable and keeps its XS."""
+    if is_device(attr):
+        return attr
+    return NORMAL_NC_NXS if _decode(attr, xs, False).nxs else NORMAL_NC
 
 
 def _encode(memory: _Memory, no_tag_access: bool) -> int:
@@ -113,12 +119,7 @@ def _encode(memory: _Memory, no_tag_access: bool) -> int:
         return TAGGED_NO_ACCESS if no_tag_access else TAGGED
     if memory.nxs and memory.outer == memory.inner == _NC:
         return NORMAL_NC_NXS
-    if (
-        memory.nxs
-        and memory.outer == _WT_RA
-        and memory.inner & _NON_TRANSIENT
-        and not memory.inner & _WRITE_BACK
-    ):
+    if memory.nxs and memory.outer == _WT_RA and not memory.inner & _WRITE_BACK:
         return NORMAL_WT_NXS
     return memory.outer << 4 | memory.inner
 
@@ -142,8 +143,7 @@ def _plain(first: _Memory, memattr: int, how: Stage2Memory, fnxs: bool) -> tuple
         outer = inner = 0b11
     outer = _combine_nibble(first.outer, kinds.get(outer, _WB_RWA))
     inner = _combine_nibble(first.inner, kinds.get(inner, _WB_RWA))
-    write_back = outer & inner & _WRITE_BACK and _NC not in (outer, inner)
-    return _Memory(None, outer, inner, nxs and not write_back, first.tagged), no_tag_access
+    return _Memory(None, outer, inner, nxs, first.tagged), no_tag_access
 
 
 def _forced(first: _Memory, memattr: int, how: Stage2Memory, fnxs: bool) -> tuple[_Memory, bool]:
@@ -160,13 +160,13 @@ def _forced(first: _Memory, memattr: int, how: Stage2Memory, fnxs: bool) -> tupl
         cacheable = first.device is None
         outer = first.outer if cacheable and first.outer != _NC else _WB_RWA
         inner = first.inner if cacheable and first.inner != _NC else _WB_RWA
-        result = _Memory(None, outer | _WRITE_BACK, inner | _WRITE_BACK, how.xs and fnxs, first.tagged)
+        result = _Memory(None, outer | _WRITE_BACK, inner | _WRITE_BACK, how.xs, first.tagged)
     elif choice == 0b11 or first.device is not None:
         result = _Memory(first.device, first.outer, first.inner, nxs, first.tagged)
     else:
         result = _Memory(None, _NC, _NC, nxs, False)
     if how.cd and result.device is None:
-        result = _Memory(None, _NC, _NC, nxs, False)
+        result = _Memory(None, _NC, _NC, result.nxs, False)
     return result, no_tag_access
 
 

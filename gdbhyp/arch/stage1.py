@@ -289,6 +289,7 @@ class Stage1Params:
     pnch: bool
     amec_faults: bool
     secure_state: bool
+    xs: bool
     pamax: int
     ttbr: int
     asid: int | None
@@ -469,6 +470,7 @@ def stage1_params(
         pnch=features.the and bool(extended.pnch(tcr2)),
         amec_faults=amec_faults,
         secure_state=not features.rme or features.sel2,
+        xs=features.xs,
         pamax=features.pamax,
         ttbr=ttbr,
         asid=asid,

@@ -9,16 +9,15 @@ from collections.abc import Mapping
 
 from gdbhyp.arch import faults, permissions, stage1, stage2
 from gdbhyp.arch.attributes import (
-    NORMAL_NC,
     NORMAL_WB,
     TAGGED,
     DEVICE_nGnRnE,
     combine,
-    is_device,
     memory_words,
     par_shareability,
     shareability_words,
     stage2_memory_words,
+    uncached,
 )
 from gdbhyp.arch.controls import DC, TGE, VM, controls
 from gdbhyp.arch.features import features
@@ -264,8 +263,8 @@ def stage1_memory(first: Leaf1, *, execute: bool = False) -> tuple[int, int]:
         return DEVICE_nGnRnE, 2
     attr = p.attribute(first.descriptor)
     sh = p.shareability(first.descriptor)
-    if not is_device(attr) and not (p.icached if execute else p.cached):
-        attr = NORMAL_NC
+    if not (p.icached if execute else p.cached):
+        attr = uncached(attr, p.xs)
     return attr, sh
 
 
