@@ -1,12 +1,12 @@
 """Memory attributes: MAIR_ELx bytes, stage-2 MemAttr, shareability, and how the two stages combine.
 
-An attribute is carried as the byte that MAIR_ELx uses and PAR_EL1.ATTR reports, shareability as the two-bit SH
-field. Source: Arm ARM (DDI 0487) D8.6 and the descriptions of MAIR_EL1, PAR_EL1 and HCR_EL2; Arm's ASL v9.4
-``S1DecodeMemAttrs``, ``S2CombineS1MemAttrs``, ``AArch64_S2ApplyFWBMemAttrs``, ``EncodePARAttrs``.
+An attribute is carried as the byte that MAIR_ELx uses and PAR_EL1.ATTR reports, shareability as the two-bit
+SH field. Source: Arm ARM (DDI 0487) D8.6 and the descriptions of MAIR_EL1, PAR_EL1 and HCR_EL2; Arm's ASL
+v9.4 ``S1DecodeMemAttrs``, ``S2CombineS1MemAttrs``, ``AArch64_S2ApplyFWBMemAttrs``, ``EncodePARAttrs``.
 
 Choices where the architecture leaves one: a reserved MAIR byte and SH = 0b01 are reported as they are, and a
-reserved stage-2 inner cacheability counts as Write-Back. The XS attribute (FEAT_XS) is 0 for Write-Back memory and
-stays 0 when that is made weaker, so Non-cacheable memory may be reported as 0x40.
+reserved stage-2 inner cacheability counts as Write-Back. The XS attribute (FEAT_XS) is 0 for Write-Back
+memory and stays 0 when that is made weaker, so Non-cacheable memory may be reported as 0x40.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ NON_SHAREABLE = 0b00
 OUTER_SHAREABLE = 0b10
 INNER_SHAREABLE = 0b11
 
-# One cacheability nibble of a Normal attribute byte: 0b0100 Non-cacheable, else [3] non-transient, [2] Write-Back
-# (Write-Through when 0), [1:0] read and write allocation.
+# One cacheability nibble of a Normal attribute byte: 0b0100 Non-cacheable, else [3] non-transient, [2]
+# Write-Back (Write-Through when 0), [1:0] read and write allocation.
 _NC = 0b0100
 _NON_TRANSIENT = 0b1000
 _WRITE_BACK = 0b0100
@@ -106,7 +106,9 @@ def _decode(attr: int, xs: bool, mte2: bool) -> _Memory:
 
 
 def uncached(attr: int, xs: bool) -> int:
-    """What SCTLR_ELx.C = 0 makes of a MAIR attribute byte: Normal memory becomes Non-cacheable and keeps its XS."""
+    """What SCTLR_ELx.C = 0 makes of a MAIR attribute byte: Normal memory becomes Non-cacheable and keeps its
+    XS.
+    """
     if is_device(attr):
         return attr
     return NORMAL_NC_NXS if _decode(attr, xs, False).nxs else NORMAL_NC

@@ -1,7 +1,8 @@
 """What HCR_EL2, SCR_EL3 and HCRX_EL2 say about translation, with the bits that act as 0 taken out.
 
-Source: Arm ARM (DDI 0487) descriptions of HCR_EL2, HCRX_EL2 and SCR_EL3; Arm's ASL v9.4 ``SecurityStateAtEL``,
-``EL2Enabled``, ``IsTCR2EL1Enabled``, ``IsHCRXEL2Enabled``; field positions as in AARCHMRS 2026-03.
+Source: Arm ARM (DDI 0487) descriptions of HCR_EL2, HCRX_EL2 and SCR_EL3; Arm's ASL v9.4
+``SecurityStateAtEL``, ``EL2Enabled``, ``IsTCR2EL1Enabled``, ``IsHCRXEL2Enabled``; field positions as in
+AARCHMRS 2026-03.
 """
 
 from __future__ import annotations
@@ -43,9 +44,10 @@ NSE = bit(62)
 class Controls:
     """The state of one CPU above its translation tables.
 
-    ``space`` is the Security state of EL2, EL1 and EL0, None when SCR_EL3.{NSE,NS} = {1,0} leaves them without one.
-    ``vm``, ``dc``, ``cd``, ``id`` and ``ptw`` are 0 where the architecture has them act so: with {E2H,TGE} = {1,1},
-    and ``ptw`` with TGE = 1. ``nv1`` is HCR_EL2.{NV,NV1} = {1,1}; NV = 0 with NV1 = 1 is taken as {0,0}.
+    ``space`` is the Security state of EL2, EL1 and EL0, None when SCR_EL3.{NSE,NS} = {1,0} leaves them
+    without one. ``vm``, ``dc``, ``cd``, ``id`` and ``ptw`` are 0 where the architecture has them act so: with
+    {E2H,TGE} = {1,1}, and ``ptw`` with TGE = 1. ``nv1`` is HCR_EL2.{NV,NV1} = {1,1}; NV = 0 with NV1 = 1 is
+    taken as {0,0}.
     """
 
     space: Space | None
@@ -94,7 +96,9 @@ def security_space(scr: int | None, features: Features) -> Space | None:
 
 
 def controls(register: Callable[[str], int], scr: int | None, features: Features) -> Controls:
-    """Return the controls; ``register`` gives values by name, 0 for a missing one, ``scr`` is SCR_EL3 or None."""
+    """Return the controls; ``register`` gives values by name, 0 for a missing one, ``scr`` is SCR_EL3 or
+    None.
+    """
     space = security_space(scr, features)
     # Without EL3 its enables do not exist: everything that they would guard is on.
     enables = ~0 if scr is None else scr

@@ -1,7 +1,7 @@
 """MMU faults: their kinds, their status codes, and how a fault taken to EL2 is reported.
 
-Source: Arm ARM (DDI 0487) descriptions of ESR_EL2 (ISS encodings for Instruction and Data Aborts), HPFAR_EL2 and
-PAR_EL1; Arm's ASL v9.4 ``EncodeLDFSC``, ``IPAValid``, ``AArch64_FaultSyndrome``.
+Source: Arm ARM (DDI 0487) descriptions of ESR_EL2 (ISS encodings for Instruction and Data Aborts), HPFAR_EL2
+and PAR_EL1; Arm's ASL v9.4 ``EncodeLDFSC``, ``IPAValid``, ``AArch64_FaultSyndrome``.
 """
 
 from __future__ import annotations

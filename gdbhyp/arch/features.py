@@ -85,8 +85,8 @@ class Granules:
     lpa2: tuple[int, ...]
 
     def or_smallest(self, granule: int | None) -> int:
-        """A TG field that is reserved, or selects an absent granule, acts as one that is implemented; which one is
-        IMPLEMENTATION DEFINED. The smallest is taken here, as QEMU does."""
+        """A TG field that is reserved, or selects an absent granule, acts as one that is implemented; which
+        one is IMPLEMENTATION DEFINED. The smallest is taken here, as QEMU does."""
         return granule if granule in self.implemented else self.implemented[0]
 
 
@@ -144,7 +144,8 @@ def _granules(mmfr0: int, stage: int) -> Granules:
             if second:
                 has[granule] = second != 1
                 lpa2[granule] = second == 3 and granule != 16
-    # A register file without ID_AA64MMFR0_EL1 reads as 0 and has 4 and 64 KiB; all-absent fields cannot be real.
+    # A register file without ID_AA64MMFR0_EL1 reads as 0 and has 4 and 64 KiB; all-absent fields cannot be
+    # real.
     implemented = tuple(g for g in (12, 14, 16) if has[g]) or (12,)
     return Granules(implemented, tuple(g for g in implemented if lpa2[g]))
 

@@ -1,8 +1,8 @@
 """The geometry of a walk: granules, levels, table sizes, and where an address sits in a descriptor.
 
-Source: Arm ARM (DDI 0487) D8.2 and D8.3 (VMSAv8-64 translation table formats); Arm's ASL v9.4 ``TGxGranuleBits``,
-``TranslationSize``, ``AArch64_LeafBase``, ``AArch64_NextTableBase``, ``AArch64_BlockDescSupported``,
-``AArch64_S1StartLevel``, ``ContiguousSize``. FEAT_D128 is not modelled.
+Source: Arm ARM (DDI 0487) D8.2 and D8.3 (VMSAv8-64 translation table formats); Arm's ASL v9.4
+``TGxGranuleBits``, ``TranslationSize``, ``AArch64_LeafBase``, ``AArch64_NextTableBase``,
+``AArch64_BlockDescSupported``, ``AArch64_S1StartLevel``, ``ContiguousSize``. FEAT_D128 is not modelled.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ TG0_GRANULE: dict[int, int] = {0b00: 12, 0b01: 16, 0b10: 14}
 TG1_GRANULE: dict[int, int] = {0b10: 12, 0b11: 16, 0b01: 14}
 """Granule in address bits by TCR_ELx.TG1, whose encoding differs; 0b00 is reserved."""
 
-# Output and table addresses: bits [47:granule] stand in place; where bits [51:48] stand depends on the format.
+# Output and table addresses: bits [47:granule] stand in place; where bits [51:48] stand depends on the
+# format.
 _LOW_ADDRESS_TOP = 47
 _LPA_HIGH = Bits(15, 12)  # 64 KiB with FEAT_LPA: descriptor [15:12] is address [51:48]
 _DS_IN_PLACE = Bits(49, 48)  # DS: descriptor [49:48] in place...
@@ -39,7 +40,9 @@ CONTIGUOUS_BITS: dict[tuple[int, int], int] = {
     (16, 2): 5,
     (16, 3): 5,
 }
-"""log2 of how many entries the contiguous bit joins, by granule and level; levels that are not here ignore it."""
+"""log2 of how many entries the contiguous bit joins, by granule and level; levels that are not here ignore
+it.
+"""
 
 
 class Format(NamedTuple):
@@ -57,8 +60,8 @@ class Format(NamedTuple):
 class Level(NamedTuple):
     """One lookup: ``(address >> shift) & index_mask`` is the byte offset of the descriptor in its table.
 
-    ``block`` says whether a block descriptor is allowed here; ``leaf_mask`` are the descriptor bits that stand in
-    place in a leaf's output address, ``offset_mask`` the input bits that it takes over.
+    ``block`` says whether a block descriptor is allowed here; ``leaf_mask`` are the descriptor bits that
+    stand in place in a leaf's output address, ``offset_mask`` the input bits that it takes over.
     """
 
     level: int

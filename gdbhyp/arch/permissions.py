@@ -1,11 +1,12 @@
 """What a leaf descriptor allows: direct and indirect permissions and overlays, of both stages.
 
-A set of rights is an int of the bits READ, WRITE, EXECUTE and GCS. Source: Arm ARM (DDI 0487) D8.4; Arm's ASL v9.4
-``AArch64_S1DirectBasePermissions``, ``AArch64_S1IndirectBasePermissions``, ``AArch64_S1OverlayPermissions``,
-``AArch64_S1ComputePermissions``, ``AArch64_S1CheckPermissions`` and their stage-2 counterparts.
+A set of rights is an int of the bits READ, WRITE, EXECUTE and GCS. Source: Arm ARM (DDI 0487) D8.4; Arm's ASL
+v9.4 ``AArch64_S1DirectBasePermissions``, ``AArch64_S1IndirectBasePermissions``,
+``AArch64_S1OverlayPermissions``, ``AArch64_S1ComputePermissions``, ``AArch64_S1CheckPermissions`` and their
+stage-2 counterparts.
 
-Choice where the architecture leaves one: fetching an instruction from Device memory is not a permission fault of
-its own.
+Choice where the architecture leaves one: fetching an instruction from Device memory is not a permission fault
+of its own.
 """
 
 from __future__ import annotations
@@ -86,7 +87,9 @@ def _overlay(por: int, index: int) -> int:
 
 
 def _with_wxn(base: int, wxn: bool, overlay: int | None) -> Rights:
-    """Writable memory that must not execute loses the right to write if an overlay executes it, else to execute."""
+    """Writable memory that must not execute loses the right to write if an overlay executes it, else to
+    execute.
+    """
     if wxn:
         if overlay is not None and overlay & EXECUTE:
             return Rights(base, overlay & ~WRITE)
@@ -140,8 +143,8 @@ def stage1_rights(
 ) -> tuple[Rights, Rights]:
     """Return the rights of the regime's own EL and of EL0 for a stage-1 leaf.
 
-    ``tables`` is the OR of the table descriptors above it, ``space`` the physical space of its output; ``pan`` says
-    that PSTATE.PAN = 1 restricts the access.
+    ``tables`` is the OR of the table descriptors above it, ``space`` the physical space of its output;
+    ``pan`` says that PSTATE.PAN = 1 restricts the access.
     """
     if p.pie:
         return _indirect_rights(p, descriptor, space, pan)
@@ -287,7 +290,8 @@ def _top_level(base: Stage2Rights, overlay: Stage2Rights | None) -> int:
 def stage2_denies_walk(
     p: Stage2Params, descriptor: int, *, write: bool, top: bool | None, device: bool, space: Space
 ) -> Denied | None:
-    """Return why stage 2 refuses a fetch of a stage-1 descriptor (or, with ``write``, its update by hardware).
+    """Return why stage 2 refuses a fetch of a stage-1 descriptor (or, with ``write``, its update by
+    hardware).
 
     ``top`` is None below the first table, else whether the walk is of the upper VA range.
     """

@@ -1,8 +1,8 @@
 """Stage 1: walk parameters from the registers, and the fields of stage-1 descriptors.
 
-Source: Arm ARM (DDI 0487) D8.2, D8.3 and the descriptions of TCR_ELx, TCR2_ELx, SCTLR_ELx, TTBRn_ELx; Arm's ASL
-v9.4 ``AArch64_GetS1TTWParams``, ``AArch64_S1TTBaseAddress``, ``AArch64_PhysicalAddressSize``. TCR_EL2 has two
-layouts, by HCR_EL2.E2H; none of the tables below is used for a register that it does not name.
+Source: Arm ARM (DDI 0487) D8.2, D8.3 and the descriptions of TCR_ELx, TCR2_ELx, SCTLR_ELx, TTBRn_ELx; Arm's
+ASL v9.4 ``AArch64_GetS1TTWParams``, ``AArch64_S1TTBaseAddress``, ``AArch64_PhysicalAddressSize``. TCR_EL2 has
+two layouts, by HCR_EL2.E2H; none of the tables below is used for a register that it does not name.
 """
 
 from __future__ import annotations
@@ -236,12 +236,13 @@ def stage1_all_registers(regime: Regime) -> tuple[str, ...]:
 class Stage1Params:
     """The parameters of a stage-1 walk of one regime and VA range, by Arm's names.
 
-    ``enabled`` is SCTLR_ELx.M as it acts (0 with HCR_EL2.DC or TGE in EL1&0). ``oasize`` is the output size in bits,
-    ``beyond`` the address bits above it. ``txsz_faults`` says that TxSZ is out of range: always a level-0 fault
-    here, where the architecture also allows it to be clamped without FEAT_LVA. ``levels``, ``base`` and ``format``
-    are what the walk loop runs on; ``hierarchical`` is False when APTable and XNTable are ignored (HPD, PIE).
-    A VA is in range when ``va & va_check == va_expected``; ``va_check_fetch`` is for instruction fetches (TBID).
-    With stage 1 off these are the bits above the largest physical address, which must be 0.
+    ``enabled`` is SCTLR_ELx.M as it acts (0 with HCR_EL2.DC or TGE in EL1&0). ``oasize`` is the output size
+    in bits, ``beyond`` the address bits above it. ``txsz_faults`` says that TxSZ is out of range: always a
+    level-0 fault here, where the architecture also allows it to be clamped without FEAT_LVA. ``levels``,
+    ``base`` and ``format`` are what the walk loop runs on; ``hierarchical`` is False when APTable and XNTable
+    are ignored (HPD, PIE). A VA is in range when ``va & va_check == va_expected``; ``va_check_fetch`` is for
+    instruction fetches (TBID). With stage 1 off these are the bits above the largest physical address, which
+    must be 0.
     """
 
     regime: Regime

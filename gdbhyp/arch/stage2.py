@@ -1,8 +1,9 @@
 """Stage 2: walk parameters from the registers, and the fields of stage-2 descriptors.
 
-Source: Arm ARM (DDI 0487) D8.2, D8.3 and the descriptions of VTCR_EL2, VSTCR_EL2, VTTBR_EL2, VSTTBR_EL2; Arm's ASL
-v9.4 ``AArch64_NSS2TTWParams``, ``AArch64_SS2TTWParams``, ``AArch64_S2InvalidSL``, ``AArch64_S2InconsistentSL``,
-``AArch64_S2MinTxSZ``, ``AArch64_S2TTBaseAddress``. VTCR_EL2 fields as in AARCHMRS 2026-03.
+Source: Arm ARM (DDI 0487) D8.2, D8.3 and the descriptions of VTCR_EL2, VSTCR_EL2, VTTBR_EL2, VSTTBR_EL2;
+Arm's ASL v9.4 ``AArch64_NSS2TTWParams``, ``AArch64_SS2TTWParams``, ``AArch64_S2InvalidSL``,
+``AArch64_S2InconsistentSL``, ``AArch64_S2MinTxSZ``, ``AArch64_S2TTBaseAddress``. VTCR_EL2 fields as in
+AARCHMRS 2026-03.
 """
 
 from __future__ import annotations
@@ -86,9 +87,10 @@ _CONCATENATION_BITS = 4
 class Stage2Params:
     """The parameters of a stage-2 walk of one IPA space, by Arm's names.
 
-    ``vm`` is HCR_EL2.VM or DC as it acts. ``misprogrammed`` says that T0SZ is out of range, or SL0 and SL2 reserved
-    or inconsistent with it: every access is then a level-0 translation fault. ``table_space`` is the physical space
-    of the tables, ``output_space`` that of the output (a Realm's depends on the descriptor too).
+    ``vm`` is HCR_EL2.VM or DC as it acts. ``misprogrammed`` says that T0SZ is out of range, or SL0 and SL2
+    reserved or inconsistent with it: every access is then a level-0 translation fault. ``table_space`` is the
+    physical space of the tables, ``output_space`` that of the output (a Realm's depends on the descriptor
+    too).
     """
 
     vm: bool
@@ -171,7 +173,8 @@ def start_level_fits(granule: int, start: int, input_bits: int) -> bool:
 def stage2_params(
     register: Callable[[str], int], ipa_space: Space, control: Controls, features: Features
 ) -> Stage2Params:
-    """Compute the parameters for IPAs of ``ipa_space``; ``register`` gives values by name, 0 for a missing one.
+    """Compute the parameters for IPAs of ``ipa_space``; ``register`` gives values by name, 0 for a missing
+    one.
 
     :raises Unsupported: if 128-bit descriptors (FEAT_D128) are in use.
     """
@@ -208,8 +211,8 @@ def stage2_params(
         base = table_base(ttbr, tgx, start, 64 - txsz, ds or (lpa and PA_SIZES[ps] == 52))
 
     if secure_state:
-        # VSTCR_EL2.SW and SA put Secure IPAs, VTCR_EL2.NSW and NSA Non-secure ones, in Non-secure memory; SW or SA
-        # take the Non-secure IPAs with them.
+        # VSTCR_EL2.SW and SA put Secure IPAs, VTCR_EL2.NSW and NSA Non-secure ones, in Non-secure memory; SW
+        # or SA take the Non-secure IPAs with them.
         vstcr = register("VSTCR_EL2")
         secure_out = not W(vstcr) and not A(vstcr)
         if not secure:

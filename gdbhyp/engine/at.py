@@ -3,10 +3,10 @@
 Source: Arm ARM (DDI 0487) C5.5 and the description of PAR_EL1; Arm's ASL v9.4 ``AArch64_AT``,
 ``AArch64_EncodePAR``. PAR_EL1 is in its 64-bit format.
 
-Choices where the architecture leaves one: NS of a Non-secure result is 1, NSE (FEAT_RME, below EL3) is 1, bit [10]
-and bits [63:48] of a fault are 0. AT never sets dirty state; it sets the access flag, so a stage-1 descriptor
-without it in a table that stage 2 maps read-only is a stage-2 permission fault. AT S12E* with HCR_EL2.{E2H,TGE} =
-{1,1} uses the EL1&0 regime with both stages off. FEAT_PAN2 is not asked for.
+Choices where the architecture leaves one: NS of a Non-secure result is 1, NSE (FEAT_RME, below EL3) is 1, bit
+[10] and bits [63:48] of a fault are 0. AT never sets dirty state; it sets the access flag, so a stage-1
+descriptor without it in a table that stage 2 maps read-only is a stage-2 permission fault. AT S12E* with
+HCR_EL2.{E2H,TGE} = {1,1} uses the EL1&0 regime with both stages off. FEAT_PAN2 is not asked for.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ AT_OPS = tuple(_OPERATIONS)
 class ParResult:
     """What an AT instruction does.
 
-    ``par`` is PAR_EL1. With ``exception`` the processor takes the fault as an exception instead, and leaves PAR_EL1
-    UNKNOWN; ``par`` is then what would describe that fault. ``translation`` is the walk behind it.
+    ``par`` is PAR_EL1. With ``exception`` the processor takes the fault as an exception instead, and leaves
+    PAR_EL1 UNKNOWN; ``par`` is then what would describe that fault. ``translation`` is the walk behind it.
     """
 
     op: str
@@ -98,7 +98,8 @@ def address_translate(machine: Machine, op: str, va: int, *, from_el: int = 3) -
     """Return what ``AT op, va`` executed at ``from_el`` (1 to 3) does.
 
     :raises UsageError: if there is no such operation.
-    :raises NoTarget: if the operation is UNDEFINED here: EL2 is not enabled, or no Security state is selected.
+    :raises NoTarget: if the operation is UNDEFINED here: EL2 is not enabled, or no Security state is
+    selected.
     :raises Unsupported: if a feature is in use that is not modelled.
     """
     operation = _OPERATIONS.get(op.upper())
@@ -226,8 +227,8 @@ def _mapping(case: Mapping[str, object], key: str) -> Mapping[str, object]:
 def run_case(case: object, memory: Reader) -> dict[str, object]:
     """Execute one case of a batch at EL3: ``{"op": …, "va": "0x…", "regs": {…}, "pstate": {…}}``.
 
-    Returns ``{"par": "0x…"}``, with ``"exception": True`` where the processor takes an external abort instead of
-    writing PAR_EL1, or ``{"error": sentence}`` for a case that is malformed or cannot be modelled.
+    Returns ``{"par": "0x…"}``, with ``"exception": True`` where the processor takes an external abort instead
+    of writing PAR_EL1, or ``{"error": sentence}`` for a case that is malformed or cannot be modelled.
     """
     try:
         par, exception = _run(case, memory)

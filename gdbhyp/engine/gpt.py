@@ -1,8 +1,8 @@
 """The granule protection check of FEAT_RME: which physical address space a granule belongs to.
 
 Source: Arm ARM (DDI 0487) D9 and the descriptions of GPCCR_EL3 and GPTBR_EL3; Arm's ASL v9.4
-``GranuleProtectionCheck``, ``GPTWalk``, ``DecodeGPTTable``, ``DecodeGPTContiguous``, ``DecodeGPTGranules``. The
-extensions of GPCCR_EL3 that came after v9.4 (FEAT_RME_GPC2 and later) are not modelled.
+``GranuleProtectionCheck``, ``GPTWalk``, ``DecodeGPTTable``, ``DecodeGPTContiguous``, ``DecodeGPTGranules``.
+The extensions of GPCCR_EL3 that came after v9.4 (FEAT_RME_GPC2 and later) are not modelled.
 """
 
 from __future__ import annotations

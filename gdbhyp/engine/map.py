@@ -1,8 +1,8 @@
 """A whole translation table as ranges: decoded a table at a time, merged, in ascending order, streamed.
 
-Memory use does not grow with the table: one table a level is held, and a range is handed out as soon as the next
-one does not continue it. The walk's depth is bounded by the levels, so tables that point to themselves end; how
-much such tables can unfold is bounded by the budget.
+Memory use does not grow with the table: one table a level is held, and a range is handed out as soon as the
+next one does not continue it. The walk's depth is bounded by the levels, so tables that point to themselves
+end; how much such tables can unfold is bounded by the budget.
 """
 
 from __future__ import annotations
@@ -44,10 +44,11 @@ _PROBE = 4096
 class MappedRange:
     """``start`` to ``end`` (exclusive) is mapped from ``output`` on, all of it with the same attributes.
 
-    ``read``, ``write`` and ``execute`` are privileged rights, the ``el0_`` ones those of EL0 (None in a regime
-    without it); ``exec`` says in words who may execute. With ``access_flag`` False an access faults all the same.
-    ``level`` is None and ``page_size`` 0 when translation is off. ``constant`` says that every page of the range
-    maps to the same ``output`` page. ``attr`` is the MAIR attribute byte, or MemAttr[3:0] of stage 2 alone.
+    ``read``, ``write`` and ``execute`` are privileged rights, the ``el0_`` ones those of EL0 (None in a
+    regime without it); ``exec`` says in words who may execute. With ``access_flag`` False an access faults
+    all the same. ``level`` is None and ``page_size`` 0 when translation is off. ``constant`` says that every
+    page of the range maps to the same ``output`` page. ``attr`` is the MAIR attribute byte, or MemAttr[3:0]
+    of stage 2 alone.
     """
 
     start: Address
@@ -77,9 +78,10 @@ class MappedRange:
 class Problem:
     """``start`` to ``end`` (exclusive) of the input could not be followed, and why.
 
-    ``kind`` is "unreadable" (a table), "reserved" (a descriptor), "address_size" (a descriptor that points beyond
-    the output size), "registers" (they allow no walk) or "budget" (the rest was not looked at). ``address`` is that
-    of the table or descriptor, in ``address_space``; ``descriptor`` its value if there is one.
+    ``kind`` is "unreadable" (a table), "reserved" (a descriptor), "address_size" (a descriptor that points
+    beyond the output size), "registers" (they allow no walk) or "budget" (the rest was not looked at).
+    ``address`` is that of the table or descriptor, in ``address_space``; ``descriptor`` its value if there is
+    one.
     """
 
     kind: str
@@ -245,7 +247,9 @@ class _Mapper:
             yield _Run(run_start, at, run_output, run_shape)
 
     def _successor(self, descriptor: int, step: int, count: int) -> int:
-        """The descriptor of the next page of a run: -1 if adding could carry out of the address or out of range."""
+        """The descriptor of the next page of a run: -1 if adding could carry out of the address or out of
+        range.
+        """
         low = descriptor & self.in_place
         if (low + step * count) & ~(self.in_place | step - 1):
             return -1
@@ -518,11 +522,13 @@ def map_stage(
     budget: Budget | None = None,
     merge: bool = True,
 ) -> Iterator[MappedRange | Problem]:
-    """Yield what one stage maps, in ascending order of 64-bit input addresses, with what could not be followed.
+    """Yield what one stage maps, in ascending order of 64-bit input addresses, with what could not be
+    followed.
 
-    ``start`` and ``end`` (exclusive) prune: only tables that cover a part of them are read; ranges are cut to them.
-    Stage 2 is walked also while HCR_EL2.VM = 0. Stage 1 of EL1&0 is read through stage 2 when that is on.
-    ``budget`` bounds the tables read; ``merge`` False gives a range a descriptor (or run of pages in one table).
+    ``start`` and ``end`` (exclusive) prune: only tables that cover a part of them are read; ranges are cut to
+    them. Stage 2 is walked also while HCR_EL2.VM = 0. Stage 1 of EL1&0 is read through stage 2 when that is
+    on. ``budget`` bounds the tables read; ``merge`` False gives a range a descriptor (or run of pages in one
+    table).
 
     :raises Unsupported: if a feature is in use that is not modelled.
     :raises UsageError: if the regime has no stage 2.
@@ -654,7 +660,8 @@ def map_both(
     end: int | None = None,
     budget: Budget | None = None,
 ) -> Iterator[MappedRange | Problem]:
-    """Yield what both stages of EL1&0 map together, VA to PA; parts whose IPA stage 2 does not map are left out.
+    """Yield what both stages of EL1&0 map together, VA to PA; parts whose IPA stage 2 does not map are left
+    out.
 
     Stage 2 is used also while HCR_EL2.VM = 0. Arguments and errors are those of ``map_stage``.
     """

@@ -109,10 +109,11 @@ def explicit(
     vttbr: int | None = None,
     vtcr: int | None = None,
 ) -> Machine:
-    """Return the machine with the given table registers in place of its own, and the stages they belong to on.
+    """Return the machine with the given table registers in place of its own, and the stages they belong to
+    on.
 
-    Stage 1 counts as enabled when any of its registers is given (SCTLR_ELx.M = 1, HCR_EL2.{TGE,DC} = 0 for EL1&0),
-    stage 2 when ``vttbr`` or ``vtcr`` is (HCR_EL2.VM = 1, TGE = 0).
+    Stage 1 counts as enabled when any of its registers is given (SCTLR_ELx.M = 1, HCR_EL2.{TGE,DC} = 0 for
+    EL1&0), stage 2 when ``vttbr`` or ``vtcr`` is (HCR_EL2.VM = 1, TGE = 0).
     """
     suffix = {Regime.EL10: "EL1", Regime.EL3: "EL3"}.get(regime, "EL2")
     own = {f"TTBR0_{suffix}": ttbr, f"TTBR1_{suffix}": ttbr1, f"TCR_{suffix}": tcr, f"MAIR_{suffix}": mair}
@@ -143,8 +144,8 @@ def translate(
 ) -> Translation:
     """Translate ``address``: a VA, or with ``stages`` "2" an IPA, which is walked also while HCR_EL2.VM = 0.
 
-    With ``access`` None the question is what is mapped there: permissions are not checked, and hardware updates
-    of descriptors are not considered.
+    With ``access`` None the question is what is mapped there: permissions are not checked, and hardware
+    updates of descriptors are not considered.
 
     :raises Unsupported: if a feature is in use that is not modelled.
     :raises UsageError: if the regime has no stage 2, or ``stages`` is not "both", "1" or "2".
@@ -454,7 +455,8 @@ class Stage2Reader:
     def read(self, address: int, size: int, /) -> bytes:
         """Return exactly ``size`` bytes from an IPA on, over as many pages as they span.
 
-        :raises MemoryUnavailable: for "IPA" when stage 2 does not map a part, or the memory behind it is missing.
+        :raises MemoryUnavailable: for "IPA" when stage 2 does not map a part, or the memory behind it is
+        missing.
         """
         parts = []
         at, end = address, address + size

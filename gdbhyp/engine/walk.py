@@ -1,8 +1,8 @@
 """The walk itself: one loop a stage, over parameters computed once and a ``read`` function.
 
-This is the part that has to be fast, so it deals in ints and tuples; ``translate``, ``at`` and ``map`` put words on
-what it returns. Order of checks and levels of faults are those of Arm's ASL v9.4 ``AArch64_S1Translate``,
-``AArch64_S1Walk``, ``AArch64_S2Translate`` and ``AArch64_S2Walk``.
+This is the part that has to be fast, so it deals in ints and tuples; ``translate``, ``at`` and ``map`` put
+words on what it returns. Order of checks and levels of faults are those of Arm's ASL v9.4
+``AArch64_S1Translate``, ``AArch64_S1Walk``, ``AArch64_S2Translate`` and ``AArch64_S2Walk``.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class Stop(NamedTuple):
     """A fault: what the walk ended with instead of an address.
 
     ``ipa`` is what stage 2 was asked for, ``ipa_space`` its space; ``address`` is the physical address of a
-    descriptor that cannot be read or is protected; ``denied`` qualifies a permission fault, ``violation`` a granule
-    protection fault, which is ``on_walk`` unless it is the output address that is protected.
+    descriptor that cannot be read or is protected; ``denied`` qualifies a permission fault, ``violation`` a
+    granule protection fault, which is ``on_walk`` unless it is the output address that is protected.
     """
 
     kind: str
@@ -65,8 +65,9 @@ class Stop(NamedTuple):
 
 
 class Fetch(NamedTuple):
-    """One descriptor fetch: ``table`` and ``address`` are IPAs of ``space`` where stage 2 is on for stage 1, else
-    PAs; ``space`` is for stage 2 that of the IPA asked for. ``nested`` are the stage-2 fetches that found it."""
+    """One descriptor fetch: ``table`` and ``address`` are IPAs of ``space`` where stage 2 is on for stage 1,
+    else PAs; ``space`` is for stage 2 that of the IPA asked for. ``nested`` are the stage-2 fetches that
+    found it."""
 
     stage: int
     level: int
@@ -78,8 +79,8 @@ class Fetch(NamedTuple):
 
 
 class Leaf1(NamedTuple):
-    """The end of a stage-1 walk. ``tables`` is the OR of the table descriptors; with stage 1 off ``descriptor`` and
-    ``level`` are None and ``output`` is the input."""
+    """The end of a stage-1 walk. ``tables`` is the OR of the table descriptors; with stage 1 off
+    ``descriptor`` and ``level`` are None and ``output`` is the input."""
 
     output: int
     space: Space
@@ -112,9 +113,10 @@ class Found(NamedTuple):
 class Walker:
     """Walks the tables of one regime of one CPU; made anew when a register changes.
 
-    ``read(address, size)`` is physical memory, ``gpt`` the granule protection check if there is one, ``pan`` is
-    PSTATE.PAN. ``second`` are the stage-2 parameters for IPAs of the current Security state's own space, and
-    ``second_ns`` those for Non-secure IPAs (the same, except in Secure state); None where there is no stage 2.
+    ``read(address, size)`` is physical memory, ``gpt`` the granule protection check if there is one, ``pan``
+    is PSTATE.PAN. ``second`` are the stage-2 parameters for IPAs of the current Security state's own space,
+    and ``second_ns`` those for Non-secure IPAs (the same, except in Secure state); None where there is no
+    stage 2.
     """
 
     __slots__ = (
