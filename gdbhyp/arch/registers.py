@@ -14,8 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
-from gdbhyp.arch import registers_kinds
+from gdbhyp.arch import registers_kinds, registers_notes
 from gdbhyp.arch.spaces import Word
 from gdbhyp.errors import UsageError
 
@@ -46,13 +47,15 @@ class RegisterField:
 class RegisterView:
     """A register's value by field, in descending bit order; every bit that is not zero is in a field.
 
-    ``layout`` says which of several layouts was used ("E2H" for HCR_EL2.E2H = 1), "" where there is one.
+    ``layout`` says which of several layouts was used ("E2H" for HCR_EL2.E2H = 1), "" where there is one;
+    ``note`` says in a line what the fields say together, "" where that is nothing more.
     """
 
     name: str
     value: Word
     long_name: str
     layout: str
+    note: str
     fields: tuple[RegisterField, ...]
 
     @property
@@ -88,14 +91,14 @@ class FieldLayout:
         """Return this field of a register's value."""
         return (value & self.mask) >> self.lsb
 
-    def text(self, value: int) -> str:
-        """Return what the field's value means."""
+    def text(self, value: int, register: int) -> str:
+        """Return what the field's value means in a register that holds ``register``."""
         if value in self.traps:
             return f"traps {self.traps[value]}"
         if value in self.meanings:
             return self.meanings[value]
         if self.kind:
-            return registers_kinds.words(self.kind, value)
+            return registers_kinds.words(self.kind, value, register)
         return "reserved" if len(self.meanings) > 2 else ""
 
 
@@ -129,13 +132,14 @@ def describe(name: str, value: int, *, e2h: bool = False) -> RegisterView:
         rest &= ~field.mask
         fields.append(
             RegisterField(
-                *(field.name, field.msb, field.lsb, number, field.text(number)),
+                *(field.name, field.msb, field.lsb, number, field.text(number, value)),
                 *(field.long_name, field.default, field.feature),
             )
         )
     fields.extend(_reserved(rest))
     fields.sort(key=lambda each: -each.msb)
-    return RegisterView(register.name, Word(value), register.long_name, register.layout, tuple(fields))
+    note = registers_notes.note(register.name, value)
+    return RegisterView(register.name, Word(value), register.long_name, register.layout, note, tuple(fields))
 
 
 def _reserved(rest: int) -> list[RegisterField]:
@@ -186,9 +190,10 @@ def trapped_by(name: str, value: int, *, e2h: bool = False) -> list[str]:
     """
     found = []
     for field in layout_of(name, value, e2h=e2h).fields:
-        trap = field.traps.get(field.of(value))
-        if trap is not None:
-            found.append(f"{field.name}: {trap}")
+        number = field.of(value)
+        if number in field.traps:
+            condition = f" (with {field.feature})" if number == 0 and field.feature else ""
+            found.append(f"{field.name}: {field.traps[number]}{condition}")
     return found
 
 
@@ -198,13 +203,13 @@ def register_names(group: str | None = None) -> tuple[str, ...]:
 
     An array of registers is one name, ``"ICH_LR<n>_EL2"``.
     """
-    names = (key.partition("/")[0] for key, header in _headers().items() if not group or group in header[1])
+    names = (header.name for header in _headers().values() if not group or group in header.groups)
     return tuple(dict.fromkeys(names))
 
 
 def groups() -> tuple[str, ...]:
     """Return the names of the groups."""
-    return tuple(dict.fromkeys(group for _, members in _headers().values() for group in members))
+    return tuple(dict.fromkeys(group for header in _headers().values() for group in header.groups))
 
 
 def layout_of(name: str, value: int = 0, *, e2h: bool = False) -> RegisterLayout:
@@ -223,6 +228,8 @@ def layout_of(name: str, value: int = 0, *, e2h: bool = False) -> RegisterLayout
 def _variants(name: str, value: int, e2h: bool) -> list[str]:
     if name == "PAR_EL1" and value & 1:
         return [f"{name}/fault"]
+    if name in ("SPSR_EL1", "SPSR_EL2", "SPSR_EL3", "CPSR") and value & 0x10:
+        return [f"{name}/aarch32"]
     return [f"{name}/E2H", name] if e2h else [name]
 
 
@@ -265,26 +272,44 @@ def _text() -> str:
     return _TABLE.read_text(encoding="utf-8")
 
 
+class _Header(NamedTuple):
+    """Where a block of the table starts, and what its first line says."""
+
+    start: int
+    name: str
+    groups: tuple[str, ...]
+
+
 @cache
-def _headers() -> dict[str, tuple[int, tuple[str, ...]]]:
-    """Return where each block of the table starts, and its groups, by ``NAME`` or ``NAME/LAYOUT``."""
+def _headers() -> dict[str, _Header]:
+    """Return the first line of each block, by ``NAME`` or ``NAME/LAYOUT`` with the name in upper case."""
     found = {}
     for match in re.finditer(r"^= ([^ ]+) \|[^|\n]*\|([^\n]*)$", _text(), re.MULTILINE):
-        name, _, layout = match[1].partition("/")
-        key = f"{name.upper()}/{layout}" if layout else name.upper()
-        found[key] = (match.start(), tuple(match[2].replace(",", " ").split()))
+        name, slash, layout = match[1].partition("/")
+        groups = tuple(match[2].replace(",", " ").split())
+        found[name.upper() + slash + layout] = _Header(match.start(), name, groups)
     return found
 
 
 @cache
+def macros() -> dict[str, str]:
+    """Return the meanings that the table shares between fields, by their name."""
+    return dict(re.findall(r"^@(\w+) (.+)$", _text(), re.MULTILINE))
+
+
+@cache
 def _parse(key: str) -> RegisterLayout:
-    start, members = _headers()[key]
+    start, _, members = _headers()[key]
     text = _text()
     end = text.find("\n\n", start)
     header, *lines = text[start : end if end >= 0 else len(text)].splitlines()
     name, long_name, _ = (part.strip() for part in header[2:].split("|", 2))
     name, _, layout = name.partition("/")
-    fields = [_parse_field(line, name) for line in lines if not line.startswith("#")]
+    fields = [_parse_field(line, name) for line in lines if line[0] not in "#%"]
+    taken = sum(field.mask for field in fields)
+    for line in lines:
+        if line.startswith("%"):
+            fields.extend(field for field in _parse(line[1:]).fields if not field.mask & taken)
     fields.sort(key=lambda each: -each.msb)
     return RegisterLayout(name, layout, long_name, members, tuple(fields))
 
@@ -304,18 +329,16 @@ def _parse_field(line: str, register: str) -> FieldLayout:
 
 
 def _parse_meanings(words: str) -> tuple[str, dict[int, str], dict[int, str]]:
-    """Parse ``~KIND; VALUE=MEANING; VALUE!WHAT IT TRAPS; …`` to the kind, the meanings, the traps."""
-    kind = ""
+    """Parse ``VALUE=MEANING; VALUE!WHAT IT TRAPS; …``, ``~KIND`` or ``@MACRO`` to kind, meanings, traps."""
+    if words.startswith("@"):
+        words = macros()[words[1:]]
+    if words.startswith("~"):
+        return words[1:], {}, {}
     meanings: dict[int, str] = {}
     traps: dict[int, str] = {}
     for item in filter(None, (part.strip() for part in words.split(";"))):
-        if item.startswith("~"):
-            kind = item[1:]
-            continue
-        match = re.match(r"(0[xb])?[0-9a-fA-F,]+(?=[=!])", item)
-        if match is None:
-            raise ValueError(f"registers.txt: {item!r} is not a meaning")
-        target = traps if item[match.end()] == "!" else meanings
-        for number in match[0].split(","):
-            target[int(number, 0)] = item[match.end() + 1 :].strip()
-    return kind, meanings, traps
+        values = item[: len(item) - len(item.lstrip("0123456789,"))]
+        target = traps if item[len(values)] == "!" else meanings
+        for number in values.split(","):
+            target[int(number)] = item[len(values) + 1 :]
+    return "", meanings, traps

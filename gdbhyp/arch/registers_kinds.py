@@ -10,43 +10,41 @@ from collections.abc import Callable
 
 from gdbhyp.arch.registers_parts import implementer
 
-__all__ = ["trap_rule", "words"]
+
+def words(kind: str, value: int, register: int) -> str:
+    """Return what ``value`` of a field of this kind means in a register that holds ``register``."""
+    return KINDS[kind](value, register)
 
 
-def words(kind: str, value: int) -> str:
-    """Return what ``value`` of a field of this kind means."""
-    return _KINDS[kind](value)
+def start_level(vtcr: int) -> str:
+    """Return the level at which the stage 2 walk of a VTCR_EL2 value starts: VTCR_EL2.{SL2,SL0,TG0,DS}."""
+    code, granule = vtcr >> 6 & 3, vtcr >> 14 & 3
+    if granule == 0:
+        if vtcr >> 33 & 1 and vtcr >> 32 & 1:
+            return "level -1" if code == 0 else "reserved"
+        return ("level 2", "level 1", "level 0", "level 3")[code]
+    return ("level 3", "level 2", "level 1", "level 0")[code]
 
 
-def _number(value: int) -> str:
-    return str(value)
-
-
-def _hex(value: int) -> str:
-    return f"{value:#x}"
-
-
-def _size_offset(value: int) -> str:
-    return f"{64 - value}-bit input" if value else "64-bit input"
-
-
-def _attributes(value: int) -> str:
-    """Return a byte of MAIR_ELx in words."""
+def attributes(value: int) -> str:
+    """Return a byte of MAIR_ELx, which PAR_EL1.ATTR is too, in words."""
     if value >> 4 == 0:
         return _device(value)
-    if value == 0x40:
-        return "Normal Inner and Outer Non-cacheable, XS 0"
-    if value == 0xA0:
-        return "Normal Inner and Outer Write-Through, XS 0"
-    if value == 0xF0:
-        return "Normal Tagged Inner and Outer Write-Back non-transient"
+    if value in _SPECIAL_ATTRIBUTES:
+        return _SPECIAL_ATTRIBUTES[value]
     outer, inner = _cacheability(value >> 4), _cacheability(value & 0xF)
-    if inner is None or outer is None:
+    if not value & 0xF:
         return "UNPREDICTABLE"
     if inner == outer:
-        return f"Normal Inner and Outer {inner}"
-    return f"Normal Outer {outer}, Inner {inner}"
+        return f"Normal, {inner}"
+    return f"Normal, Outer {outer}, Inner {inner}"
 
+
+_SPECIAL_ATTRIBUTES = {
+    0x40: "Normal, Non-cacheable, XS 0",
+    0xA0: "Normal, Write-Through, XS 0",
+    0xF0: "Normal, Tagged, Write-Back non-transient RW-allocate",
+}
 
 _DEVICE = ("nGnRnE", "nGnRE", "nGRE", "GRE")
 
@@ -57,45 +55,115 @@ def _device(value: int) -> str:
     return f"Device-{_DEVICE[value >> 2 & 3]}{', XS 0' if value & 1 else ''}"
 
 
-def _cacheability(nibble: int) -> str | None:
-    if nibble == 0:
-        return None
+def _cacheability(nibble: int) -> str:
     if nibble == 0b0100:
         return "Non-cacheable"
     policy = "Write-Back" if nibble & 0b0100 else "Write-Through"
-    if not nibble & 0b1000 and not nibble & 0b0011:
-        return None
     transient = "non-transient" if nibble & 0b1000 else "transient"
     hints = "".join(name for name, bit in (("R", 2), ("W", 1)) if nibble & bit)
     return f"{policy} {transient} {hints + '-allocate' if hints else 'no-allocate'}"
 
 
-def _base(shift: int, what: str) -> Callable[[int], str]:
-    return lambda value: f"{what}{value << shift:#x}"
+# DDI 0487, "Indirect permissions": what each base permission of PIR_ELx and PIRE0_ELx grants. Those from 8 on are
+# not subject to overlays.
+_STAGE_1_PERMISSIONS = (
+    *("no access", "R", "X", "RX", "reserved, no access", "RW", "RWX, write implies execute never", "RWX"),
+    *("R, no overlay", "R, Guarded Control Stack", "RX, no overlay", "reserved, no access"),
+    *("RW, no overlay", "reserved, no access", "RWX, no overlay", "reserved, no access"),
+)
+
+# The same of S2PIR_EL2; MRO is mostly read-only, with writes by RCW instructions and table walks.
+_STAGE_2_PERMISSIONS = (
+    *("no access", "reserved, no access", "MRO", "MRO, TopLevel 1"),
+    *("WO", "reserved, no access", "MRO, TopLevel 0", "MRO, TopLevel 0 and 1"),
+    *(
+        "RO",
+        "RO, EL0 X",
+        "RO, EL1 X",
+        "RO, EL0 and EL1 X",
+        "RW",
+        "RW, EL0 X",
+        "RW, EL1 X",
+        "RW, EL0 and EL1 X",
+    ),
+)
+
+_OVERLAYS = ("no access", "R", "X", "RX", "W", "RW", "WX", "RWX")
 
 
-def _log2(unit: str) -> Callable[[int], str]:
-    return lambda value: f"{1 << value} {unit}"
+def _overlay(value: int, _register: int) -> str:
+    return _OVERLAYS[value] if value < 8 else "reserved, no access"
 
 
-def _plus_one(value: int) -> str:
-    return str(value + 1)
+def _bits(value: int, _register: int) -> str:
+    """Return the numbers of the bits that are set."""
+    return ", ".join(str(bit) for bit in range(value.bit_length()) if value >> bit & 1) or "none"
 
 
-_KINDS: dict[str, Callable[[int], str]] = {
-    "number": _number,
-    "hex": _hex,
-    "tsz": _size_offset,
-    "attributes": _attributes,
-    "va": _base(0, "VA "),
-    "va11": _base(11, "VA "),
-    "va12": _base(12, "VA "),
-    "table1": _base(1, "table at "),
-    "pa12": _base(12, "PA "),
-    "ipa12": _base(12, "IPA page "),
-    "log2words": _log2("words"),
-    "plus1": _plus_one,
-    "implementer": implementer,
+def _interrupt(value: int, _register: int) -> str:
+    if value in _SPECIAL_INTERRUPTS:
+        return _SPECIAL_INTERRUPTS[value]
+    kind = next((name for last, name in _INTERRUPT_RANGES if value <= last), "LPI")
+    return f"{value} ({kind})"
+
+
+_SPECIAL_INTERRUPTS = {
+    1020: "1020 (Secure group 1)",
+    1021: "1021 (Non-secure group 1)",
+    1022: "1022 (non-maskable)",
+    1023: "1023 (spurious)",
+}
+_INTERRUPT_RANGES = (
+    *((15, "SGI"), (31, "PPI"), (1019, "SPI"), (1055, "reserved"), (1119, "extended PPI")),
+    *((4095, "reserved"), (5119, "extended SPI"), (8191, "reserved")),
+)
+
+
+def _exception_class(value: int, _register: int) -> str:
+    from gdbhyp.arch.syndrome_tables import CLASSES, RESERVED_CLASS
+
+    return CLASSES.get(value, RESERVED_CLASS).name
+
+
+def _fault_status(value: int, _register: int) -> str:
+    from gdbhyp.arch.syndrome_tables import FAULT_STATUS
+
+    status = FAULT_STATUS.get(value)
+    return status.text if status else "reserved"
+
+
+def _shifted(shift: int, what: str) -> Callable[[int, int], str]:
+    return lambda value, _register: f"{what} {value << shift:#x}"
+
+
+def _listed(names: tuple[str, ...]) -> Callable[[int, int], str]:
+    return lambda value, _register: names[value]
+
+
+KINDS: dict[str, Callable[[int, int], str]] = {
+    "number": lambda value, _register: str(value),
+    "plus1": lambda value, _register: str(value + 1),
+    "hex": lambda value, _register: f"{value:#x}",
+    "bits": _bits,
+    "tsz": lambda value, _register: f"{64 - value} bits",
+    "twed": lambda value, _register: f"{1 << value + 8} cycles",
+    "log2words": lambda value, _register: f"{4 << value} bytes",
+    "sl0": lambda _value, register: start_level(register),
+    "attributes": lambda value, _register: attributes(value),
+    "implementer": lambda value, _register: implementer(value),
+    "pir": _listed(_STAGE_1_PERMISSIONS),
+    "s2pir": _listed(_STAGE_2_PERMISSIONS),
+    "por": _overlay,
+    "intid": _interrupt,
+    "ec": _exception_class,
+    "fault": _fault_status,
+    "va": _shifted(0, "VA"),
+    "va11": _shifted(11, "VA"),
+    "va12": _shifted(12, "VA"),
+    "pa": _shifted(0, "PA"),
+    "pa12": _shifted(12, "PA"),
+    "ipa12": _shifted(12, "IPA page"),
+    "table1": _shifted(1, "table at"),
 }
 
 

@@ -114,8 +114,8 @@ _PARTS = {
 
 
 def implementer(code: int) -> str:
-    """Return who uses an Implementer code."""
-    return _IMPLEMENTERS.get(code, "")
+    """Return who uses an Implementer code, the code itself where this table does not know it."""
+    return _IMPLEMENTERS.get(code, f"{code:#x}")
 
 
 def part_name(midr: int) -> str | None:
