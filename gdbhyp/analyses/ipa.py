@@ -49,6 +49,7 @@ class IpaReport:
     ipa_page_only: bool
     certain: bool
     syndrome: str | None
+    is_abort: bool
     esr: Word | None
     far: VA | None
     hpfar: Word | None
@@ -190,6 +191,7 @@ def _report(stop: Stop, syndrome: Syndrome | None, finding: _Finding, far: int, 
         ipa_page_only=finding.page_only,
         certain=finding.certain,
         syndrome=syndrome.summary if syndrome else None,
+        is_abort=abort is not None,
         esr=syndrome.esr if syndrome else None,
         far=VA(far),
         hpfar=Word(hpfar),

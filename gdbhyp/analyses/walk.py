@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import ClassVar
 
 from gdbhyp.arch.regimes import Regime
@@ -38,11 +38,13 @@ class WalkReport:
     ns: bool
     asid: int | None
     vmid: int | None
+    verbose: bool = field(default=False, metadata={"json": False})
 
 
-def report_of(translation: Translation) -> WalkReport:
-    """Return the report of a translation."""
-    return WalkReport(**{f.name: getattr(translation, f.name) for f in fields(WalkReport)})
+def report_of(translation: Translation, *, verbose: bool = False) -> WalkReport:
+    """Return the report of a translation; ``verbose`` asks for the stage-2 walks of stage-1 tables in text."""
+    values = {f.name: getattr(translation, f.name) for f in fields(Translation)}
+    return WalkReport(**values, verbose=verbose)
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ class Question:
     stages: str = "both"
     access: Access | None = None
     roots: Roots = NO_ROOTS
+    verbose: bool = False
 
 
 def walk(stop: Stop, question: Question) -> WalkReport:
@@ -86,9 +89,8 @@ def walk(stop: Stop, question: Question) -> WalkReport:
     regime = question.regime or (Regime.EL10 if question.stages == "2" else regime_of(stop))
     upper = bool(question.address >> 55 & 1)
     machine = machine_for(stop.machine, regime, question.stages, question.roots, upper=upper)
-    return report_of(
-        translate(machine, question.address, regime, stages=question.stages, access=question.access)
-    )
+    found = translate(machine, question.address, regime, stages=question.stages, access=question.access)
+    return report_of(found, verbose=question.verbose)
 
 
 def regime_of(stop: Stop) -> Regime:

@@ -26,7 +26,12 @@ def _run(context: Context, arguments: Namespace) -> Any:
         raise UsageError("only the EL1&0 regime has a stage 2: leave out --regime or say EL1")
     chosen = regime or (Regime.EL10 if stages == "2" else walk.regime_of(context.stop()))
     question = walk.Question(
-        address, chosen, stages, _access(arguments, chosen), roots.roots_option(context, arguments)
+        address,
+        chosen,
+        stages,
+        _access(arguments, chosen),
+        roots.roots_option(context, arguments),
+        arguments.verbose,
     )
     return walk.walk(context.stop(), question)
 
@@ -66,6 +71,7 @@ COMMAND = Command(
         ),
         Argument(("--el0",), "the access of --access is unprivileged"),
         *roots.ROOTS,
+        Argument(("-v", "--verbose"), "also show the stage-2 walks that find a guest's stage-1 tables"),
     ),
     description="""
 Every descriptor on the way is shown with its table, index, address and value; a stage-1 table of a guest is

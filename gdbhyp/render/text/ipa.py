@@ -36,7 +36,7 @@ def render(report: IpaReport, style: Style) -> Iterator[str]:
 
 
 def _registers(report: IpaReport) -> Iterator[str]:
-    if report.far is None or report.hpfar is None or not report.syndrome:
+    if report.far is None or report.hpfar is None or not report.is_abort:
         return
     valid = "valid" if report.hpfar_valid else "not valid"
     yield f"  FAR_EL2 = VA {report.far:#x}, HPFAR_EL2 = {report.hpfar:#x} ({valid})"

@@ -27,17 +27,17 @@ def render(report: WalkReport, style: Style) -> Iterator[str]:
 
 
 def _rows(step: Step, report: WalkReport, style: Style) -> Iterator[list[str]]:
-    for inner in step.nested:
-        yield _row(inner, report, style, "  ")
-    yield _row(step, report, style, "")
+    if report.verbose:
+        yield from (_row(inner, report, style) for inner in step.nested)
+    yield _row(step, report, style)
 
 
-def _row(step: Step, report: WalkReport, style: Style, indent: str) -> list[str]:
+def _row(step: Step, report: WalkReport, style: Style) -> list[str]:
     leads = ""
     if step.output is not None:
         leads = f"{_output_space(step, report)} {step.output:#x}"
     return [
-        f"{indent}{step.stage}",
+        str(step.stage),
         str(step.level),
         f"{step.table_space} {step.table:#x}",
         f"{step.index:#x}",
@@ -95,5 +95,6 @@ def _as_taken(report: WalkReport, style: Style) -> Iterator[str]:
     if fault.address is not None:
         yield f"  the descriptor at PA {fault.address:#x} cannot be read"
     hpfar = "UNKNOWN" if fault.hpfar_el2 is None else f"{fault.hpfar_el2:#x}"
-    taken = f"ESR_EL2 = {fault.esr_el2:#x}, FAR_EL2 = {fault.far_el2:#x}, HPFAR_EL2 = {hpfar}"
+    far = f"FAR_EL2 = {fault.far_el2:#x}, " if report.input_space == "VA" else ""
+    taken = f"ESR_EL2 = {fault.esr_el2:#x}, {far}HPFAR_EL2 = {hpfar}"
     yield style.paint("dim", f"  taken to EL2, it would leave {taken}")
