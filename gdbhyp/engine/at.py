@@ -23,7 +23,7 @@ from gdbhyp.engine.gpt import granule_table
 from gdbhyp.engine.machine import Machine, Reader
 from gdbhyp.engine.results import Access, Translation
 from gdbhyp.engine.translate import memory_of, report
-from gdbhyp.engine.walk import Fetch, Found, Stop, Walker, setup
+from gdbhyp.engine.walk import Fetch, Found, Walker, WalkFault, setup
 from gdbhyp.errors import GdbhypError, NoTarget, UsageError
 
 # PAR_EL1
@@ -141,18 +141,18 @@ def _walker(machine: Machine, op: str, operation: _Operation) -> tuple[Walker, b
 
 def _walk(
     walk: Walker, operation: _Operation, both: bool, va: int, fetches: list[Fetch] | None
-) -> Found | Stop:
+) -> Found | WalkFault:
     if both:
         return walk.resolve(va, operation.access, fetches)
     first = walk.stage1(va, operation.access, fetches)
-    return first if isinstance(first, Stop) else Found(first.output, first.space, first, None)
+    return first if isinstance(first, WalkFault) else Found(first.output, first.space, first, None)
 
 
 def _par(
-    get: Callable[[str], int | None], walk: Walker, both: bool, found: Found | Stop, from_el: int
+    get: Callable[[str], int | None], walk: Walker, both: bool, found: Found | WalkFault, from_el: int
 ) -> tuple[int, bool]:
     """Encode PAR_EL1, and say whether the processor takes an exception instead of writing it."""
-    if isinstance(found, Stop):
+    if isinstance(found, WalkFault):
         return _par_fault(found), _takes_exception(get, found, from_el)
     attr, sh = memory_of(found)
     par = found.output & _PA.in_place | _ATTR.put(attr) | _SH.put(sh) | _ns_bits(walk, both, found.space)
@@ -174,7 +174,7 @@ def _ns_bits(walk: Walker, both: bool, space: Space) -> int:
     return _NS.put(ns) | (_NSE if rme else _RES1).put(1)
 
 
-def _par_fault(stop: Stop) -> int:
+def _par_fault(stop: WalkFault) -> int:
     par = _F.put(1) | _RES1.put(1)
     par |= _FST.put(faults.status_code(stop.kind, stop.level))
     par |= _PTW.put(stop.s1ptw) | _S.put(stop.stage == 2)
@@ -185,7 +185,7 @@ def _par_fault(stop: Stop) -> int:
     return par
 
 
-def _takes_exception(get: Callable[[str], int | None], stop: Stop, from_el: int) -> bool:
+def _takes_exception(get: Callable[[str], int | None], stop: WalkFault, from_el: int) -> bool:
     if stop.kind == faults.EXTERNAL_ABORT:
         return True
     if stop.violation is not None:

@@ -23,7 +23,7 @@ from gdbhyp.arch.stage1 import Stage1Params
 from gdbhyp.arch.stage2 import Stage2Params
 from gdbhyp.engine.machine import Machine
 from gdbhyp.engine.translate import FAULT_WORDS, stage1_memory
-from gdbhyp.engine.walk import Leaf1, Stop, Walker, walker
+from gdbhyp.engine.walk import Leaf1, Walker, WalkFault, walker
 from gdbhyp.errors import MemoryUnavailable, UsageError
 
 _TYPE = 0b11
@@ -502,7 +502,7 @@ class _ThroughStage2:
         at, end = address, address + size
         while at < end:
             found = self._walk.stage2(at, space)
-            if isinstance(found, Stop):
+            if isinstance(found, WalkFault):
                 reason = f"stage 2 has a {FAULT_WORDS[found.kind]} at level {found.level}"
                 raise MemoryUnavailable("IPA", address, size, reason, at)
             page = 1 << leaf_bits(found.params.tgx, found.level)

@@ -29,7 +29,7 @@ from gdbhyp.arch.stage1 import SCTLR_M, stage1_registers
 from gdbhyp.arch.stage2 import STAGE2_REGISTERS
 from gdbhyp.engine.machine import Machine, Reader, Registers
 from gdbhyp.engine.results import Access, Attributes, Fault, Permissions, Step, Translation
-from gdbhyp.engine.walk import Fetch, Found, Leaf1, Leaf2, Stop, Walker, walker
+from gdbhyp.engine.walk import Fetch, Found, Leaf1, Leaf2, Walker, WalkFault, walker
 from gdbhyp.errors import MemoryUnavailable, UsageError
 
 __all__ = [
@@ -156,19 +156,19 @@ def translate(
         raise UsageError(f"the {regime.value} regime has no stage 2")
     walk = walker(machine, regime, force_stage2=stages == STAGE2)
     fetches: list[Fetch] = []
-    found: Found | Stop
+    found: Found | WalkFault
     if stages == STAGE2:
         second = walk.stage2(address, walk.space, access, fetches)
-        found = second if isinstance(second, Stop) else Found(second.output, second.space, None, second)
+        found = second if isinstance(second, WalkFault) else Found(second.output, second.space, None, second)
     elif stages == STAGE1:
         first = walk.stage1(address, access, fetches)
-        found = first if isinstance(first, Stop) else Found(first.output, first.space, first, None)
+        found = first if isinstance(first, WalkFault) else Found(first.output, first.space, first, None)
     else:
         found = walk.resolve(address, access, fetches)
     if walk.gpt is not None and isinstance(found, Found) and access is not None:
         violation = walk.gpt.check(found.output, found.space)
         if violation is not None and (stages != STAGE1 or walk.second is None):
-            stop = Stop(
+            stop = WalkFault(
                 faults.GRANULE_PROTECTION,
                 1,
                 violation.level,
@@ -184,7 +184,7 @@ def report(
     walk: Walker,
     address: int,
     stages: str,
-    found: Found | Stop,
+    found: Found | WalkFault,
     fetches: list[Fetch],
     access: Access | None,
 ) -> Translation:
@@ -205,7 +205,7 @@ def report(
         "asid": None if stages == STAGE2 else first.asid,
         "vmid": vmid,
     }
-    if isinstance(found, Stop):
+    if isinstance(found, WalkFault):
         return Translation(
             **common,  # type: ignore[arg-type]
             output=None,
@@ -404,7 +404,7 @@ FAULT_WORDS = {
 }
 
 
-def _fault(walk: Walker, stop: Stop, address: int, access: Access | None) -> Fault:
+def _fault(walk: Walker, stop: WalkFault, address: int, access: Access | None) -> Fault:
     access = access or Access()
     fst = faults.status_code(stop.kind, stop.level, on_walk=stop.on_walk)
     valid = faults.hpfar_valid(stop.kind, stop.stage, stop.s1ptw)
@@ -462,7 +462,7 @@ class Stage2Reader:
         at, end = address, address + size
         while at < end:
             found = self._walk.stage2(at, self._walk.space)
-            if isinstance(found, Stop):
+            if isinstance(found, WalkFault):
                 reason = f"stage 2 has a {FAULT_WORDS[found.kind]} at level {found.level}"
                 raise MemoryUnavailable("IPA", address, size, reason, at)
             page = 1 << leaf_bits(found.params.tgx, found.level)

@@ -44,7 +44,7 @@ _PAGE = 0b11
 _BLOCK = 0b01
 
 
-class Stop(NamedTuple):
+class WalkFault(NamedTuple):
     """A fault: what the walk ended with instead of an address.
 
     ``ipa`` is what stage 2 was asked for, ``ipa_space`` its space; ``address`` is the physical address of a
@@ -162,32 +162,32 @@ class Walker:
 
     def resolve(
         self, address: int, access: Access | None = None, fetches: list[Fetch] | None = None
-    ) -> Found | Stop:
+    ) -> Found | WalkFault:
         """Translate a VA through every stage that the regime has; ``fetches`` collects the descriptors."""
         first = self.stage1(address, access, fetches)
-        if isinstance(first, Stop):
+        if isinstance(first, WalkFault):
             return first
         if self.second is None:
             return Found(first.output, first.space, first, None)
         second = self.stage2(first.output, first.space, access, fetches, first.assured)
-        if isinstance(second, Stop):
+        if isinstance(second, WalkFault):
             return second
         return Found(second.output, second.space, first, second)
 
     def stage1(
         self, va: int, access: Access | None = None, fetches: list[Fetch] | None = None
-    ) -> Leaf1 | Stop:
+    ) -> Leaf1 | WalkFault:
         """Walk stage 1: a VA to an IPA, or to a PA where the regime has no stage 2."""
         p = self._setup.half(va & _UPPER != 0)
         check = p.va_check if access is None or access.kind != "execute" else p.va_check_fetch
         if not p.enabled:
             if va & check:
-                return Stop(faults.ADDRESS_SIZE, 1, 0)
+                return WalkFault(faults.ADDRESS_SIZE, 1, 0)
             return Leaf1(va & ((1 << p.pamax) - 1), p.space, p, None, None, 0, False)
         if p.txsz_faults or va & check != p.va_expected & check or p.epd:
-            return Stop(faults.TRANSLATION, 1, 0)
+            return WalkFault(faults.TRANSLATION, 1, 0)
         if p.e0pd and access is not None and access.el == 0:
-            return Stop(faults.TRANSLATION, 1, 0)
+            return WalkFault(faults.TRANSLATION, 1, 0)
 
         read = self.read
         order: Literal["big", "little"] = "big" if p.ee else "little"
@@ -207,7 +207,7 @@ class Walker:
             level, shift, index_mask, block, leaf_mask, offset_mask = lookup
             address = table | va >> shift & index_mask
             if address & beyond:
-                return Stop(faults.ADDRESS_SIZE, 1, above)
+                return WalkFault(faults.ADDRESS_SIZE, 1, above)
             physical = address
             table_space = space
             if second is not None and second_ns is not None:
@@ -215,7 +215,7 @@ class Walker:
                     nested = []
                 s2 = second if space is own else second_ns
                 found = self._stage2(s2, address, space, nested, True)
-                if isinstance(found, Stop):
+                if isinstance(found, WalkFault):
                     if fetches is not None:
                         fetches += nested or ()
                     return found
@@ -231,17 +231,19 @@ class Walker:
                 if denied is not None:
                     if fetches is not None:
                         fetches += nested or ()
-                    return Stop(faults.PERMISSION, 2, found.level, True, address, space, None, denied)
+                    return WalkFault(faults.PERMISSION, 2, found.level, True, address, space, None, denied)
                 physical = found.output
                 table_space = found.space
             if gpt is not None:
                 violation = gpt.check(physical, table_space)
                 if violation is not None:
-                    return Stop(faults.GRANULE_PROTECTION, 1, level, address=physical, violation=violation)
+                    return WalkFault(
+                        faults.GRANULE_PROTECTION, 1, level, address=physical, violation=violation
+                    )
             try:
                 descriptor = int.from_bytes(read(physical, 8), order)
             except MemoryUnavailable:
-                return Stop(faults.EXTERNAL_ABORT, 1, level, address=physical)
+                return WalkFault(faults.EXTERNAL_ABORT, 1, level, address=physical)
             if fetches is not None:
                 fetches.append(Fetch(1, level, table, address, descriptor, space, tuple(nested or ())))
             form = descriptor & _TYPE
@@ -261,23 +263,23 @@ class Walker:
                 continue
             if form == _PAGE or (form == _BLOCK and block):
                 break
-            return Stop(faults.TRANSLATION, 1, level)
+            return WalkFault(faults.TRANSLATION, 1, level)
 
         output = descriptor & leaf_mask | (descriptor & high) << high_shift | va & offset_mask
         leaf_space = space if space is Space.NON_SECURE else stage1.leaf_space(p, space, descriptor)
         if p.amec_faults and leaf_space is Space.REALM and descriptor & _S1_AMEC:
-            return Stop(faults.TRANSLATION, 1, level)
+            return WalkFault(faults.TRANSLATION, 1, level)
         if output & beyond:
-            return Stop(faults.ADDRESS_SIZE, 1, level)
+            return WalkFault(faults.ADDRESS_SIZE, 1, level)
         if not descriptor & _S1_AF and not p.ha:
-            return Stop(faults.ACCESS_FLAG, 1, level)
+            return WalkFault(faults.ACCESS_FLAG, 1, level)
         if assured:
             assured = _still_assured(walked, descriptor)
         if access is not None:
             rights = stage1_rights(p, descriptor, tables, leaf_space, pan=access.pan and self.pan)
             denied = stage1_denies(p, descriptor, rights[0 if access.el else 1], access.kind)
             if denied is not None:
-                return Stop(faults.PERMISSION, 1, level, denied=denied)
+                return WalkFault(faults.PERMISSION, 1, level, denied=denied)
             if not descriptor & _S1_AF:
                 stop = self._update_denied(walked, address, space)
                 if stop is not None:
@@ -291,25 +293,25 @@ class Walker:
         access: Access | None = None,
         fetches: list[Fetch] | None = None,
         assured: bool = False,
-    ) -> Leaf2 | Stop:
+    ) -> Leaf2 | WalkFault:
         """Walk stage 2: an IPA of ``space`` to a PA."""
         p = self.second_of(space)
         found = self._stage2(p, ipa, space, fetches, False)
-        if isinstance(found, Stop) or access is None:
+        if isinstance(found, WalkFault) or access is None:
             return found
         denied = stage2_denies(
             p, found.descriptor, access.kind, access.el, assured=assured, space=found.space
         )
         if denied is None:
             return found
-        return Stop(faults.PERMISSION, 2, found.level, False, ipa, space, None, denied)
+        return WalkFault(faults.PERMISSION, 2, found.level, False, ipa, space, None, denied)
 
     def _stage2(
         self, p: Stage2Params, ipa: int, ipa_space: Space, fetches: list[Fetch] | None, s1ptw: bool
-    ) -> Leaf2 | Stop:
+    ) -> Leaf2 | WalkFault:
         """Find the leaf of an IPA, with no regard to permissions."""
         if p.misprogrammed or ipa >> (64 - p.txsz):
-            return Stop(faults.TRANSLATION, 2, 0, s1ptw, ipa, ipa_space)
+            return WalkFault(faults.TRANSLATION, 2, 0, s1ptw, ipa, ipa_space)
         read = self.read
         order: Literal["big", "little"] = "big" if p.ee else "little"
         gpt = self.gpt
@@ -321,16 +323,16 @@ class Walker:
             level, shift, index_mask, block, leaf_mask, offset_mask = lookup
             address = table | ipa >> shift & index_mask
             if address & beyond:
-                return Stop(faults.ADDRESS_SIZE, 2, above, s1ptw, ipa, ipa_space)
+                return WalkFault(faults.ADDRESS_SIZE, 2, above, s1ptw, ipa, ipa_space)
             if gpt is not None:
                 violation = gpt.check(address, p.table_space)
                 if violation is not None:
                     kind = faults.GRANULE_PROTECTION
-                    return Stop(kind, 2, level, s1ptw, ipa, ipa_space, address, None, violation)
+                    return WalkFault(kind, 2, level, s1ptw, ipa, ipa_space, address, None, violation)
             try:
                 descriptor = int.from_bytes(read(address, 8), order)
             except MemoryUnavailable:
-                return Stop(faults.EXTERNAL_ABORT, 2, level, s1ptw, ipa, ipa_space, address)
+                return WalkFault(faults.EXTERNAL_ABORT, 2, level, s1ptw, ipa, ipa_space, address)
             if fetches is not None:
                 fetches.append(Fetch(2, level, table, address, descriptor, ipa_space, ()))
             form = descriptor & _TYPE
@@ -340,16 +342,16 @@ class Walker:
                 continue
             if form == _PAGE or (form == _BLOCK and block):
                 break
-            return Stop(faults.TRANSLATION, 2, level, s1ptw, ipa, ipa_space)
+            return WalkFault(faults.TRANSLATION, 2, level, s1ptw, ipa, ipa_space)
 
         output = descriptor & leaf_mask | (descriptor & high) << high_shift | ipa & offset_mask
         if output & beyond:
-            return Stop(faults.ADDRESS_SIZE, 2, level, s1ptw, ipa, ipa_space)
+            return WalkFault(faults.ADDRESS_SIZE, 2, level, s1ptw, ipa, ipa_space)
         if not descriptor & _S2_AF and not p.ha:
-            return Stop(faults.ACCESS_FLAG, 2, level, s1ptw, ipa, ipa_space)
+            return WalkFault(faults.ACCESS_FLAG, 2, level, s1ptw, ipa, ipa_space)
         return Leaf2(output, p.space_of(descriptor) if p.realm else p.output_space, p, descriptor, level)
 
-    def _update_denied(self, walked: Leaf2 | None, address: int, space: Space) -> Stop | None:
+    def _update_denied(self, walked: Leaf2 | None, address: int, space: Space) -> WalkFault | None:
         """Return the stage-2 fault of a hardware update (access flag) of a stage-1 descriptor, if it has one."""
         if walked is None:
             return None
@@ -364,7 +366,7 @@ class Walker:
         )
         if denied is None:
             return None
-        return Stop(faults.PERMISSION, 2, walked.level, True, address, space, None, denied)
+        return WalkFault(faults.PERMISSION, 2, walked.level, True, address, space, None, denied)
 
 
 def _still_assured(walked: Leaf2 | None, descriptor: int) -> bool:
