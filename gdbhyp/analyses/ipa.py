@@ -8,7 +8,7 @@ stage-1 walk is done by the engine, without a change to the target.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from gdbhyp.analyses.esr import context_of
@@ -59,9 +59,10 @@ class IpaReport:
     vmid: int | None
     stage1: WalkReport | None
     stage2: WalkReport | None
+    verbose: bool = field(default=False, metadata={"json": False})
 
 
-def of_last_fault(stop: Stop) -> IpaReport:
+def of_last_fault(stop: Stop, *, verbose: bool = False) -> IpaReport:
     """Answer for the last exception that was taken to EL2.
 
     :raises RegisterUnavailable: if ESR_EL2, FAR_EL2, HPFAR_EL2 or a register of the walk is not shown.
@@ -75,13 +76,14 @@ def of_last_fault(stop: Stop) -> IpaReport:
         )
     else:
         finding = _find(stop, abort, far, hpfar)
-    return _report(stop, syndrome, finding, far, hpfar)
+    return _report(stop, syndrome, finding, far, hpfar, verbose)
 
 
-def of_address(stop: Stop, address: int) -> IpaReport:
+def of_address(stop: Stop, address: int, *, verbose: bool = False) -> IpaReport:
     """Answer for any VA of the EL1&0 regime, by the stage-1 walk alone."""
     far, hpfar = stop.register("FAR_EL2"), stop.register("HPFAR_EL2")
-    return _report(stop, None, _by_walk(stop, address, "the stage-1 tables map it there"), far, hpfar)
+    finding = _by_walk(stop, address, "the stage-1 tables map it there")
+    return _report(stop, None, finding, far, hpfar, verbose)
 
 
 _ABORTS_FROM_BELOW = (0x20, 0x24)
@@ -179,7 +181,9 @@ def _stage1_walk(stop: Stop, address: int) -> Translation | None:
         return None
 
 
-def _report(stop: Stop, syndrome: Syndrome | None, finding: _Finding, far: int, hpfar: int) -> IpaReport:
+def _report(
+    stop: Stop, syndrome: Syndrome | None, finding: _Finding, far: int, hpfar: int, verbose: bool
+) -> IpaReport:
     abort = syndrome.abort if syndrome else None
     walked = finding.stage1.output if finding.stage1 and finding.method == "stage1_walk" else None
     held = (hpfar & _FIPA) << 8
@@ -201,6 +205,7 @@ def _report(stop: Stop, syndrome: Syndrome | None, finding: _Finding, far: int, 
         vmid=_vmid(stop),
         stage1=report_of(finding.stage1) if finding.stage1 else None,
         stage2=_stage2_walk(stop, finding),
+        verbose=verbose,
     )
 
 

@@ -14,8 +14,8 @@ def _run(context: Context, arguments: Namespace) -> Any:
     from gdbhyp.analyses import ipa
 
     if arguments.va:
-        return ipa.of_address(context.stop(), context.number(arguments.va))
-    return ipa.of_last_fault(context.stop())
+        return ipa.of_address(context.stop(), context.number(arguments.va), verbose=arguments.verbose)
+    return ipa.of_last_fault(context.stop(), verbose=arguments.verbose)
 
 
 COMMAND = Command(
@@ -30,6 +30,7 @@ COMMAND = Command(
             optional=True,
             rest=True,
         ),
+        Argument(("-v", "--verbose"), "also show the walks of both stages"),
     ),
     description="""
 HPFAR_EL2 holds the IPA of stage-2 translation, access-flag and address-size faults, and of every stage-2

@@ -19,13 +19,14 @@ class Stop:
 
     ``machine.registers`` also answers to "PC", "SP", "CPSR" and "X0" to "X30". ``symbol(address)`` names an address
     of the current regime as ``name+offset``, or returns None. ``origin`` says where the values come from ("live", or
-    a file). ``cpu`` and ``cpus`` count from 0 and from 1.
+    a file). ``cpu`` counts from 0; ``count_cpus()`` says how many there
+    are, which may take a question to the target.
     """
 
     machine: Machine
     origin: str = "live"
     cpu: int = 0
-    cpus: int = 1
+    count_cpus: Callable[[], int] = lambda: 1
     symbol: Callable[[int], str | None] = _no_symbol
 
     def register(self, name: str) -> int:

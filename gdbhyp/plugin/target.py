@@ -111,7 +111,7 @@ def live_stop() -> Iterator[Stop]:
         yield Stop(
             Machine(registers, memory, _pstate(registers.get("CPSR") or 0)),
             cpu=gdb.selected_thread().num - 1,
-            cpus=len(gdb.selected_inferior().threads()),
+            count_cpus=lambda: len(gdb.selected_inferior().threads()),
             symbol=_symbol,
         )
 

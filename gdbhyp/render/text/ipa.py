@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gdbhyp.analyses.ipa import IpaReport
+from gdbhyp.analyses.walk import WalkReport
 from gdbhyp.render.style import Style
 from gdbhyp.render.text import walk
 
@@ -27,12 +28,21 @@ def render(report: IpaReport, style: Style) -> Iterator[str]:
         if not report.certain:
             yield style.paint("note", "  not certain: the registers may have changed since the fault")
     yield from _registers(report)
-    if report.stage1 is not None:
-        yield ""
-        yield from walk.render(report.stage1, style)
-    if report.stage2 is not None:
-        yield ""
-        yield from walk.render(report.stage2, style)
+    if report.verbose:
+        for step in (report.stage1, report.stage2):
+            if step is not None:
+                yield ""
+                yield from walk.render(step, style)
+    elif report.stage2 is not None:
+        yield from _stage2_now(report.stage2, style)
+
+
+def _stage2_now(stage2: WalkReport, style: Style) -> Iterator[str]:
+    """Say in a line what stage 2 makes of the IPA as its tables are now."""
+    if stage2.fault is not None:
+        yield f"  stage 2 does not map it now: {stage2.fault.text}"
+    else:
+        yield "  stage 2 maps it now to " + " ".join(walk.conclusion(stage2, style))
 
 
 def _registers(report: IpaReport) -> Iterator[str]:
