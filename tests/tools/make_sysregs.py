@@ -17,6 +17,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 Encoding = tuple[int, int, int, int, int]
+
+# Allocated and not yet known to LLVM 22: FEAT_SCRX in the AARCHMRS release 2026-03 (ID_AA64MMFR4_EL1.SCRX).
+NEWER: dict[Encoding, tuple[str, str]] = {(3, 6, 1, 2, 2): ("SCR2_EL3", "SCR2_EL3")}
 OUTPUT = Path(__file__).parents[2] / "gdbhyp" / "arch" / "data" / "sysregs.json"
 
 
@@ -94,7 +97,7 @@ def main() -> None:
         "without_register": sorted(bare),
         "names": {
             "_".join(map(str, key)): read if read == write else f"{read}|{write}"
-            for key, (read, write) in sorted((registers | instructions).items())
+            for key, (read, write) in sorted((NEWER | registers | instructions).items())
         },
     }
     OUTPUT.write_text(json.dumps(document, indent=0) + "\n", encoding="utf-8")
