@@ -15,10 +15,10 @@ if given, or the fault with stage, level and ``ptw``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 from unit.pagetables import EVERYTHING, SparseMemory
 
 from gdbhyp.engine.at import address_translate, run_case
@@ -90,10 +90,12 @@ def told(found: Translation, wanted: str) -> str:
     return " ".join(words[: min(len(wanted.split(maxsplit=3)) - 1, 3)])
 
 
-def questions() -> Iterator[object]:
-    for path in WORLDS:
-        for number, line in World(path).questions:
-            yield pytest.param(path, line, id=f"{path.stem}:{number}")
+def questions() -> list[ParameterSet]:
+    return [
+        pytest.param(path, line, id=f"{path.stem}:{number}")
+        for path in WORLDS
+        for number, line in World(path).questions
+    ]
 
 
 @pytest.mark.parametrize(("path", "line"), questions())
