@@ -26,6 +26,15 @@ def _syndrome(level: int) -> Callable[[int], str]:
     return maker
 
 
+def _serror(value: int) -> str:
+    """Return the line of a register whose bits 24:0 are those of the syndrome of an SError."""
+    return _syndrome(2)(0x2F << 26 | value & 0x1FF_FFFF)
+
+
+def _deferred(value: int) -> str:
+    return _serror(value) if value >> 31 & 1 else "nothing was deferred"
+
+
 def _processor(midr: int) -> str:
     name = part_name(midr)
     return f"{name} r{midr >> 20 & 0xF}p{midr & 0xF}" if name else ""
@@ -74,4 +83,7 @@ _NOTES: dict[str, Callable[[int], str]] = {
     "VTCR_EL2": _stage_2,
     "PAR_EL1": _physical_address,
     "HPFAR_EL2": _faulting_page,
+    "VSESR_EL2": _serror,
+    "DISR_EL1": _deferred,
+    "VDISR_EL2": _deferred,
 }

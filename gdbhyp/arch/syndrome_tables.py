@@ -523,8 +523,8 @@ LAYOUTS["SERROR AET"] = (
         _yes("synchronized by an implicit ESB", "not by an implicit ESB"),
     ),
     *(_AET, _EA),
-    Field("WnRV", 8, 8, "WnR valid", _yes("WnR is valid", "WnR is not valid")),
-    Field("WnR", 7, 7, "Write not Read", _yes("write", "read")),
+    Field("WnRV", 7, 7, "WnR valid", _yes("WnR is valid", "WnR is not valid")),
+    Field("WnR", 6, 6, "Write not Read", _yes("write", "read")),
     _SERROR_DFSC,
 )
 
