@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from gdbhyp.analyses.esr import context_of
+from gdbhyp.analyses.exception import context_of
 from gdbhyp.analyses.walk import WalkReport, machine_for, report_of
 from gdbhyp.analyses.world import Hcr, at_exception_entry, vmid_of, world_of
 from gdbhyp.arch.regimes import Regime

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from gdbhyp.analyses.esr import EsrReport, last_exception
+from gdbhyp.analyses.esr import EsrReport
+from gdbhyp.analyses.exception import last_exception
 from gdbhyp.analyses.walk import regime_of
 from gdbhyp.analyses.world import Hcr, World, vmid_of, world_of
 from gdbhyp.arch.regimes import Regime

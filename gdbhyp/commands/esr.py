@@ -19,7 +19,9 @@ def _run(context: Context, arguments: Namespace) -> Any:
     level, verbose = int(arguments.el or 2), arguments.verbose
     values = _values(context, arguments.value)
     if not values:
-        return esr.last_exception(context.stop(), level, verbose=verbose)
+        from gdbhyp.analyses import exception
+
+        return exception.last_exception(context.stop(), level, verbose=verbose)
     reports = tuple(esr.value(number, level, verbose=verbose) for number in values)
     return reports[0] if len(reports) == 1 else esr.EsrReports(reports)
 
