@@ -12,6 +12,7 @@ from gdbhyp.commands.registry import COMMANDS
 from gdbhyp.errors import GdbhypError, UsageError
 
 if TYPE_CHECKING:
+    from gdbhyp.commands.declaration import Tracer
     from gdbhyp.engine.stop import Stop
     from gdbhyp.render.style import Style
 
@@ -31,6 +32,9 @@ class CliContext:
         from gdbhyp.commands.numbers import parse_number
 
         return parse_number(text)
+
+    def tracer(self) -> Tracer:
+        raise UsageError("recording needs a live target: use hyp-trace inside GDB, or name a trace file")
 
     def warn(self, sentence: str) -> None:
         print(f"gdbhyp: {sentence}", file=sys.stderr)

@@ -14,6 +14,32 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
     from gdbhyp.engine.stop import Stop
+    from gdbhyp.trace.ring import Recording
+    from gdbhyp.trace.status import StartOptions, TraceStatus
+
+
+class Tracer(Protocol):
+    """Recording of world switches on a live target; there is one recording at a time."""
+
+    def start(self, options: StartOptions) -> TraceStatus:
+        """Start a new recording; NoTarget or UsageError in a sentence if that cannot be."""
+        ...
+
+    def stop(self) -> TraceStatus:
+        """End the recording and leave the target as it was; what was recorded stays."""
+        ...
+
+    def status(self) -> TraceStatus:
+        """Return what is being recorded, or was."""
+        ...
+
+    def recording(self) -> Recording:
+        """Return the recording; NoTarget in a sentence if nothing was ever recorded."""
+        ...
+
+    def symbol(self, address: int) -> str | None:
+        """Return ``name+offset`` for an address that a symbol file covers."""
+        ...
 
 
 class Context(Protocol):
@@ -29,6 +55,10 @@ class Context(Protocol):
 
     def warn(self, sentence: str) -> None:
         """Tell the person something that does not belong to the answer."""
+        ...
+
+    def tracer(self) -> Tracer:
+        """Return the recorder of world switches; UsageError in a sentence where there is no live target."""
         ...
 
 

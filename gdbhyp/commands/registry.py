@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from gdbhyp.commands import at, esr, ipa, map, reg, status, walk
+from gdbhyp.commands import at, esr, ipa, map, reg, status, trace, walk
 from gdbhyp.commands.declaration import Command
+from gdbhyp.commands.offline import offline
 
 COMMANDS: tuple[Command, ...] = (
     status.COMMAND,
@@ -11,9 +12,12 @@ COMMANDS: tuple[Command, ...] = (
     reg.COMMAND,
     ipa.COMMAND,
     walk.COMMAND,
+    offline(walk.COMMAND),
     at.LIVE,
     at.BATCH,
     map.COMMAND,
+    offline(map.COMMAND),
+    trace.COMMAND,
 )
 
 

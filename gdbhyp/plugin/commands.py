@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import gdb
 
 from gdbhyp.commands.declaration import Argument, Command
-from gdbhyp.errors import GdbhypError, UsageError
+from gdbhyp.errors import GdbhypError, NoTarget, UsageError
 
 if TYPE_CHECKING:
+    from gdbhyp.commands.declaration import Tracer
     from gdbhyp.engine.stop import Stop
     from gdbhyp.render.style import Style
 
@@ -35,7 +36,15 @@ class LiveContext:
             value = gdb.parse_and_eval(text)
             return int(value) & 0xFFFF_FFFF_FFFF_FFFF
         except gdb.error as error:
+            if "$" in text:
+                # Without a stopped CPU, a register has no value: say that, and not what it makes of the expression.
+                self.stop()
             raise UsageError(f"cannot evaluate '{text}': {error}") from error
+
+    def tracer(self) -> Tracer:
+        from gdbhyp.plugin.trace import tracer
+
+        return tracer()
 
     def warn(self, sentence: str) -> None:
         gdb.write(sentence + "\n", gdb.STDERR)
@@ -62,7 +71,7 @@ class GdbCommand(gdb.Command):
     def invoke(self, argument: str, from_tty: bool) -> None:
         self.dont_repeat()
         try:
-            run(self._command, self._name, argument)
+            _run_and_give_back(self._command, self._name, argument)
         except GdbhypError as error:
             raise gdb.GdbError(str(error)) from None
 
@@ -76,6 +85,24 @@ def _help(command: Command, name: str) -> str:
     from gdbhyp.commands.help import help_text
 
     return help_text(command, name)
+
+
+def _run_and_give_back(command: Command, name: str, line: str) -> None:
+    """Run the command; whenever Ctrl-C is pressed, the target is as it was before.
+
+    Python may raise KeyboardInterrupt at the first instruction of whatever is called to clean up, so that one attempt
+    is not enough.
+    """
+    from gdbhyp.plugin.remote import give_back_all, interruptible
+
+    try:
+        try:
+            run(command, name, line)
+        finally:
+            give_back_all()
+    except KeyboardInterrupt:
+        interruptible(give_back_all)
+        raise
 
 
 def run(command: Command, name: str, line: str) -> None:
@@ -102,6 +129,10 @@ def _gdb_errors() -> Iterator[None]:
     except gdb.MemoryError as error:
         raise GdbhypError(f"GDB cannot read memory: {error}") from error
     except gdb.error as error:
+        from gdbhyp.plugin.remote import LOST, is_connected
+
+        if not is_connected():
+            raise NoTarget(LOST) from error
         raise GdbhypError(f"GDB reports: {error}") from error
 
 

@@ -1,0 +1,265 @@
+"""``hyp-trace`` and ``gdbhyp trace``: world switches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gdbhyp.commands.declaration import Argument, Command, Context
+from gdbhyp.errors import UsageError
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Iterator
+
+    from gdbhyp.trace.events import Event, Taken
+    from gdbhyp.trace.files import Header, TraceFile
+    from gdbhyp.trace.listing import Filter
+    from gdbhyp.trace.ring import Recording
+    from gdbhyp.trace.worlds import Party
+
+_SHOWN = 20
+_REASONS = ("wfx", "fp", "svc", "hvc", "smc", "sysreg", "iabt", "dabt", "irq", "fiq", "serror")
+
+
+def _start(context: Context, arguments: Namespace) -> Any:
+    from gdbhyp.trace.ring import CAPACITY
+    from gdbhyp.trace.status import StartOptions
+
+    capacity = CAPACITY if arguments.buffer is None else context.number(arguments.buffer)
+    if not 1 <= capacity <= 100_000_000:
+        raise UsageError("--buffer is the number of events to keep, from 1 to 100000000")
+    vectors = tuple(context.number(text) for text in arguments.vector or ())
+    for base in vectors:
+        if base & 0x7FF:
+            raise UsageError(f"--vector {base:#x} is no vector base: VBAR_EL2 is a multiple of 0x800")
+    return context.tracer().start(
+        StartOptions(arguments.source or "auto", capacity, vectors, arguments.returns)
+    )
+
+
+def _stop(context: Context, arguments: Namespace) -> Any:
+    return context.tracer().stop()
+
+
+def _status(context: Context, arguments: Namespace) -> Any:
+    return context.tracer().status()
+
+
+def _show(context: Context, arguments: Namespace) -> Any:
+    from gdbhyp.trace import listing
+
+    count = _SHOWN if arguments.last is None else _count(arguments.last, "--last")
+    wanted = _filter(context, arguments)
+    if arguments.file is None:
+        tracer = context.tracer()
+        return listing.last(tracer.recording().exceptions(), wanted, count, tracer.symbol)
+    file = _open(arguments.file)
+    report = listing.last(_exceptions(file), wanted, count)
+    return listing.ShowReport(report.rows, report.left_out, tuple(file.notes))
+
+
+def _stat(context: Context, arguments: Namespace) -> Any:
+    if arguments.file is None:
+        return context.tracer().recording().statistics.report()
+    from gdbhyp.trace.statistics import Statistics
+    from gdbhyp.trace.worlds import WorldTracker
+
+    file = _open(arguments.file)
+    statistics = Statistics(file.header.source, WorldTracker(vhe=file.header.vhe))
+    for batch in file.batches:
+        statistics.extend(batch)
+    return statistics.report(file.notes, deduced=file.header.worlds_deduced)
+
+
+def _save(context: Context, arguments: Namespace) -> Any:
+    from gdbhyp.trace import files
+    from gdbhyp.trace.status import SaveReport
+
+    recording = context.tracer().recording()
+    header = _header_of(recording)
+    return SaveReport(arguments.file, files.write(arguments.file, header, recording.judged()), header.dropped)
+
+
+def _export(context: Context, arguments: Namespace) -> Any:
+    from gdbhyp.trace import export
+
+    if arguments.format is None or arguments.output is None:
+        raise UsageError("export needs --format chrome, csv or jsonl, and -o OUT, the file to write")
+    notes: list[str] = []
+    if arguments.file is None:
+        recording = context.tracer().recording()
+        header, events = _header_of(recording), recording.judged()
+    else:
+        file = _open(arguments.file)
+        header, events, notes = file.header, _events(file), file.notes
+    _refuse_same(arguments.file, arguments.output)
+    count = export.export(arguments.output, arguments.format, header, events)
+    return export.ExportReport(arguments.output, arguments.format, count, tuple(notes))
+
+
+def _refuse_same(source: str | None, output: str) -> None:
+    import os
+
+    if source is not None and os.path.exists(output) and os.path.samefile(source, output):
+        raise UsageError(f"{output} is the trace itself: choose another file to write")
+
+
+def _header_of(recording: Recording) -> Header:
+    from gdbhyp.trace.files import Header
+
+    tracker = recording.statistics.tracker
+    return Header(recording.source, recording.missing_before, tracker.vhe, not tracker.observed)
+
+
+def _open(path: str) -> TraceFile:
+    from gdbhyp.trace import files
+
+    return files.open_trace(path)
+
+
+def _events(file: TraceFile) -> Iterator[Event]:
+    for batch in file.batches:
+        yield from batch
+
+
+def _exceptions(file: TraceFile) -> Iterator[tuple[Taken, Party]]:
+    from gdbhyp.trace.events import Taken
+    from gdbhyp.trace.worlds import WorldTracker
+
+    tracker = WorldTracker(vhe=file.header.vhe)
+    for event in _events(file):
+        party = tracker.take(event)
+        if type(event) is Taken and party is not None:
+            yield event, tracker.settle(party)
+
+
+def _filter(context: Context, arguments: Namespace) -> Filter:
+    from gdbhyp.trace.listing import Filter
+
+    return Filter(
+        reason=arguments.reason,
+        ec=None if arguments.ec is None else _count(arguments.ec, "--ec"),
+        cpu=None if arguments.cpu is None else _count(arguments.cpu, "--cpu"),
+        vmid=None if arguments.vmid is None else _count(arguments.vmid, "--vmid"),
+        world=arguments.world,
+        ipa=_range(context, arguments.ipa),
+        pc=_range(context, arguments.pc),
+    )
+
+
+def _count(text: str, option: str) -> int:
+    """Return a small number, decimal unless it says 0x; counts are no addresses."""
+    try:
+        number = int(text, 0)
+    except ValueError:
+        number = -1
+    if number < 0:
+        raise UsageError(f"{option} takes a number, such as 36 or 0x24, not '{text}'")
+    return number
+
+
+def _range(context: Context, text: str | None) -> tuple[int, int] | None:
+    """Return the first and the last address of ``ADDRESS`` or ``FIRST-LAST``."""
+    if text is None:
+        return None
+    first, found, last = text.partition("-")
+    begin = context.number(first)
+    end = context.number(last) if found else begin
+    if end < begin:
+        raise UsageError(f"the range {text} is empty: write FIRST-LAST, both included")
+    return begin, end
+
+
+_FILE = Argument(
+    ("file",),
+    "a trace: a file that 'save' or 'export' wrote, or a log of QEMU's '-d int'; in GDB, without it, the recording",
+    "path",
+    optional=True,
+)
+
+_FILTERS = (
+    Argument(("--last",), f"how many events to show, the newest; {_SHOWN} if not said", "text", "N"),
+    Argument(("--reason",), "only exceptions for this reason", "choice", choices=_REASONS),
+    Argument(("--ec",), "only exceptions of this class, ESR_EL2.EC", "text", "N"),
+    Argument(("--cpu",), "only those of one CPU, counted from 0", "text", "N"),
+    Argument(("--vmid",), "only those of one VM", "text", "N"),
+    Argument(
+        ("--world",),
+        "only those that interrupted this world",
+        "choice",
+        choices=("host", "guest", "hypervisor"),
+    ),
+    Argument(
+        ("--ipa",), "only faults at an IPA that HPFAR_EL2 tells: ADDRESS, or FIRST-LAST", "text", "RANGE"
+    ),
+    Argument(("--pc",), "only exceptions taken at a PC: ADDRESS, or FIRST-LAST", "text", "RANGE"),
+)
+
+COMMAND = Command(
+    name="trace",
+    summary="Record world switches, and say who ran when and why it exited.",
+    run=_status,
+    in_cli=True,
+    subcommands=(
+        Command(
+            name="start",
+            summary="Start to record every exception taken to EL2 from a lower exception level.",
+            run=_start,
+            arguments=(
+                Argument(
+                    ("--source",),
+                    "how: QEMU's own exception log (fast, local), or breakpoints on EL2's vectors (slow, any stub, and "
+                    "with IPA and VMID); auto takes what the target offers",
+                    "choice",
+                    choices=("auto", "log", "break"),
+                ),
+                Argument(
+                    ("--buffer",), "how many events to keep, the newest; 100000 if not said", "number", "N"
+                ),
+                Argument(
+                    ("--vector",),
+                    "a vector base (a value of VBAR_EL2) to watch besides those found; may be repeated",
+                    "number",
+                    "ADDRESS",
+                    repeated=True,
+                ),
+                Argument(("--returns",), "stop at EL2's ERET instructions too, so that returns are observed"),
+            ),
+        ),
+        Command(name="stop", summary="Stop recording; what was recorded stays.", run=_stop),
+        Command(name="status", summary="Say whether and how it is being recorded.", run=_status),
+        Command(
+            name="show",
+            summary="Show recorded exceptions, one a line, the newest last.",
+            run=_show,
+            arguments=(_FILE, *_FILTERS),
+        ),
+        Command(
+            name="stat",
+            summary="Count exits by world, VM and reason; rank calls, registers, IPAs and PCs.",
+            run=_stat,
+            arguments=(_FILE,),
+        ),
+        Command(
+            name="save",
+            summary="Write the recording to a trace file.",
+            run=_save,
+            arguments=(Argument(("file",), "the file to write", "path"),),
+        ),
+        Command(
+            name="export",
+            summary="Write a trace for other programs: Perfetto's timeline (chrome), CSV, JSON lines.",
+            run=_export,
+            arguments=(
+                _FILE,
+                Argument(("--format",), "the format to write", "choice", choices=("chrome", "csv", "jsonl")),
+                Argument(("-o", "--output"), "the file to write", "path", "OUT"),
+            ),
+        ),
+    ),
+    description="""
+An event is an exception taken to EL2, with whom it interrupted. The breakpoint source reads HCR_EL2 and VTTBR_EL2 at
+each, so the world and the VMID are observed; QEMU's log has neither, so worlds are deduced from vector bases and return
+addresses and there is no VMID. For an interrupt ESR_EL2 keeps an older exception's value, so none is shown.
+""",
+)

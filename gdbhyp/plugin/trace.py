@@ -1,0 +1,248 @@
+"""``hyp-trace`` inside GDB: one recording at a time, which survives everything but GDB."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Protocol
+
+import gdb
+
+from gdbhyp.arch.spaces import VA
+from gdbhyp.errors import GdbhypError, NoTarget, UsageError
+from gdbhyp.plugin.target import live_stop
+from gdbhyp.trace.ring import Recording
+from gdbhyp.trace.status import StartOptions, TraceStatus
+from gdbhyp.trace.worlds import is_host_at_el2
+
+if TYPE_CHECKING:
+    from gdbhyp.engine.stop import Stop
+
+_ERET = (0xD69F03E0, 0xD69F0BFF, 0xD69F0FFF)
+_PAGE = 4096
+# How far from its vectors a hypervisor's ERET instructions are looked for: code that is only a hypervisor is small, but a
+# hypervisor that is a whole kernel (VHE) is not.
+_NEAR, _FAR = 1 << 20, 16 << 20
+
+
+class _Source(Protocol):
+    """What records."""
+
+    name: str
+
+    def at_stop(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class LiveTracer:
+    """The recorder that ``hyp-trace`` commands talk to."""
+
+    def __init__(self) -> None:
+        self._source: _Source | None = None
+        self._recording: Recording | None = None
+        self._connection: gdb.TargetConnection | None = None
+        self._why = ""
+        self._ended: str | None = "nothing was recorded yet; 'hyp-trace start' begins"
+        self._notes: list[str] = []
+        self._last_source: _Source | None = None
+
+    def start(self, options: StartOptions) -> TraceStatus:
+        """Start a new recording.
+
+        :raises UsageError: if one is running.
+        :raises NoTarget: if the target cannot be recorded from.
+        """
+        if self._source is not None:
+            raise UsageError(
+                "a recording is running: 'hyp-trace stop' ends it, 'hyp-trace save FILE' keeps it"
+            )
+        with live_stop() as stop:
+            source, why = self._make(stop, options)
+        self._source = self._last_source = source
+        self._connection = gdb.selected_inferior().connection
+        self._why, self._ended = why, None
+        _listen(self)
+        return self.status()
+
+    def stop(self) -> TraceStatus:
+        """End the recording; what was recorded stays."""
+        if self._source is None:
+            raise NoTarget(f"nothing is being recorded: {self._ended}")
+        self._end("stopped by 'hyp-trace stop'")
+        return self.status()
+
+    def recording(self) -> Recording:
+        """Return the recording, caught up with the target."""
+        if self._recording is None:
+            raise NoTarget("nothing was recorded yet: 'hyp-trace start' begins, or name a trace file")
+        return self._recording
+
+    def status(self) -> TraceStatus:
+        """Return what is being recorded, or was."""
+        from gdbhyp.plugin.trace_break import BreakSource
+
+        source, recording = self._last_source, self._recording
+        report = None if recording is None else recording.statistics.report()
+        breaks = source if isinstance(source, BreakSource) else None
+        events = 0 if report is None else report.events
+        seconds = None if report is None or not report.duration_ns else report.duration_ns / 1e9
+        return TraceStatus(
+            running=self._source is not None,
+            source="" if recording is None else recording.source,
+            why=self._why,
+            ended=self._ended,
+            events=events,
+            exceptions=0 if report is None else report.exceptions,
+            world_switches=0 if report is None else report.world_switches,
+            dropped=0 if report is None else report.dropped,
+            overwritten=0 if recording is None else recording.overwritten,
+            per_second=None if seconds is None else round(events / seconds, 1),
+            vectors=() if breaks is None else tuple(VA(base) for base in breaks.vectors),
+            returns=() if breaks is None else tuple(VA(address) for address in breaks.returns),
+            false_hits=0 if breaks is None else breaks.false_hits,
+            notes=tuple(self._notes),
+        )
+
+    @staticmethod
+    def symbol(address: int) -> str | None:
+        """Return ``name+offset`` for an address that a symbol file covers."""
+        text = gdb.execute(f"info symbol {address:#x}", to_string=True)
+        if text.startswith("No symbol matches"):
+            return None
+        return text.split(" in section")[0].strip().replace(" + ", "+")
+
+    def connection_gone(self, connection: gdb.TargetConnection) -> None:
+        """End the recording because GDB let go of the target, or lost it."""
+        if self._source is not None and connection is self._connection:
+            self._end("the connection to the target is closed")
+
+    def stopped(self) -> None:
+        """Use a stop for the person to look for what has changed."""
+        if self._source is not None:
+            try:
+                self._source.at_stop()
+            except (gdb.error, GdbhypError) as error:
+                self._end(f"the target did not answer: {error}")
+
+    def _end(self, reason: str) -> None:
+        source, self._source = self._source, None
+        self._ended = reason
+        _ignore(self)
+        if source is not None:
+            source.close()
+
+    def _fail(self, reason: str) -> None:
+        """End the recording from within a breakpoint, where GDB does not allow to delete it."""
+        self._ended = reason
+        gdb.post_event(lambda: self._end(reason) if self._source is not None else None)
+
+    def _make(self, stop: Stop, options: StartOptions) -> tuple[_Source, str]:
+        hcr = stop.optional("HCR_EL2")
+        vhe = hcr is not None and is_host_at_el2(hcr)
+        self._notes = []
+        return self._break(stop, options, vhe)
+
+    def _break(self, stop: Stop, options: StartOptions, vhe: bool) -> tuple[_Source, str]:
+        from gdbhyp.plugin.trace_break import BreakSource
+
+        recording = Recording("break", options.capacity, vhe=vhe)
+        source = BreakSource(recording, self._fail, returns=options.returns)
+        try:
+            for base in (*_vector_bases(), *options.vectors):
+                source.watch_vectors(base)
+            source.watch_returns(self._erets(stop, source.vectors, vhe))
+        except BaseException:
+            source.close()
+            raise
+        self._recording = recording
+        asked = "asked for" if options.source == "break" else "it works with any stub"
+        return source, f"breakpoints on EL2's vectors, {asked}"
+
+    def _erets(self, stop: Stop, bases: tuple[int, ...], vhe: bool) -> list[int]:
+        """Return the ERET instructions around the vectors."""
+        found = sorted(
+            {address for base in bases for address in _find_erets(stop, base, _FAR if vhe else _NEAR)}
+        )
+        if not found:
+            self._notes.append(
+                "no ERET was found near the vectors, so if a guest runs with another VBAR_EL2 its exits are missed: "
+                "stop once while it runs, or give --vector"
+            )
+        return found
+
+
+def _vector_bases() -> list[int]:
+    """Return VBAR_EL2 of every CPU; the selected thread and frame are as before."""
+    bases = []
+    thread = gdb.selected_thread()
+    frame = gdb.selected_frame()
+    try:
+        for other in gdb.selected_inferior().threads():
+            other.switch()
+            bases.append(int(gdb.parse_and_eval("$VBAR_EL2")) & 0xFFFF_FFFF_FFFF_FFFF)
+    finally:
+        if thread is not None:
+            thread.switch()
+            frame.select()
+    return bases
+
+
+def _find_erets(stop: Stop, base: int, reach: int) -> Iterator[int]:
+    """Yield the addresses of ERETs in the mapped pages around ``base``, in both directions up to a hole."""
+    start = base & ~(_PAGE - 1)
+    yield from _scan(stop, range(start, start + reach, _PAGE))
+    yield from _scan(stop, range(start - _PAGE, max(start - reach, 0), -_PAGE))
+
+
+def _scan(stop: Stop, pages: range) -> Iterator[int]:
+    from gdbhyp.analyses.memory import read_virtual
+    from gdbhyp.analyses.world import Hcr
+    from gdbhyp.arch.regimes import Regime
+
+    regime = Regime.EL20 if Hcr(stop.register("HCR_EL2")).e2h else Regime.EL2
+    for page in pages:
+        try:
+            code = read_virtual(stop.machine, page, _PAGE, regime)
+        except GdbhypError:
+            return
+        words = memoryview(code).cast("I")
+        yield from (page + 4 * index for index, word in enumerate(words) if word in _ERET)
+
+
+class _Listeners:
+    """GDB's events, listened to only while something is recorded."""
+
+    def __init__(self, tracer: LiveTracer) -> None:
+        self._tracer = tracer
+
+    def stop(self, _: gdb.StopEvent) -> None:
+        self._tracer.stopped()
+
+    def gone(self, event: gdb.ConnectionEvent) -> None:
+        self._tracer.connection_gone(event.connection)
+
+
+_listeners: dict[int, _Listeners] = {}
+
+
+def _listen(tracer: LiveTracer) -> None:
+    listeners = _listeners[id(tracer)] = _Listeners(tracer)
+    gdb.events.stop.connect(listeners.stop)
+    gdb.events.connection_removed.connect(listeners.gone)
+
+
+def _ignore(tracer: LiveTracer) -> None:
+    listeners = _listeners.pop(id(tracer), None)
+    if listeners is not None:
+        gdb.events.stop.disconnect(listeners.stop)
+        gdb.events.connection_removed.disconnect(listeners.gone)
+
+
+_tracer: list[LiveTracer] = []
+
+
+def tracer() -> LiveTracer:
+    """Return the one recorder of this GDB."""
+    if not _tracer:
+        _tracer.append(LiveTracer())
+    return _tracer[0]

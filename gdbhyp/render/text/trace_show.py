@@ -1,0 +1,45 @@
+"""Recorded exceptions: one a line, with what happened in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gdbhyp.render.style import Style, escape
+from gdbhyp.trace.listing import EventRow, ShowReport
+
+_ROLES = {"host": "good", "guest": "name", "hypervisor": "note", "unknown": "bad"}
+
+
+def render(report: ShowReport, style: Style) -> Iterator[str]:
+    """Yield a line an exception."""
+    if not report.rows:
+        yield "no recorded exception matches"
+    else:
+        headers = ("#", "time", "CPU", "world", "PC", "what happened")
+        yield from style.table(_rows(report.rows, style), headers).splitlines()
+    if report.left_out:
+        yield style.paint("dim", f"{report.left_out} earlier ones are not shown (--last N shows more)")
+    for problem in report.problems:
+        yield style.paint("note", f"note: {problem}")
+
+
+def _rows(rows: tuple[EventRow, ...], style: Style) -> list[list[str]]:
+    first = next((row.time_ns for row in rows if row.time_ns is not None), 0)
+    return [_row(row, first, style) for row in rows]
+
+
+def _row(row: EventRow, first: int, style: Style) -> list[str]:
+    time = "" if row.time_ns is None else f"+{(row.time_ns - first) / 1e6:.3f} ms"
+    pc = "" if row.pc is None else f"VA {row.pc:#x}"
+    if row.symbol is not None:
+        pc += f" <{escape(row.symbol)}>"
+    what = row.summary
+    if row.call is not None and row.call not in what:
+        what += f": {row.call}"
+    if row.ipa is not None and f"{row.ipa:#x}" not in what:
+        what += f", IPA {row.ipa:#x}"
+    return [str(row.seq), time, str(row.cpu), style.paint(_ROLES[row.world], _world(row)), pc, what]
+
+
+def _world(row: EventRow) -> str:
+    return row.world if row.vmid is None else f"{row.world} {row.vmid}"

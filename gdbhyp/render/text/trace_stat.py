@@ -1,0 +1,70 @@
+"""A trace in numbers: totals, exits by world and reason, and what was most frequent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from gdbhyp.render.style import Style, escape
+from gdbhyp.trace.statistics import StatReport
+
+
+def render(report: StatReport, style: Style) -> Iterator[str]:
+    """Yield the lines of the statistics."""
+    yield style.paint("heading", _headline(report))
+    dropped = f"{report.dropped} events are missing"
+    yield f"  {style.paint('bad', dropped) if report.dropped else 'no event is known to be missing'}"
+    if report.worlds_deduced and report.exceptions:
+        yield "  worlds are deduced from vectors and return addresses: this source records no VTTBR_EL2"
+    if report.contradictions:
+        yield style.paint(
+            "note", f"  {report.contradictions} events did not fit what was deduced before them"
+        )
+    for note in report.notes:
+        yield style.paint("note", f"  note: {escape(note)}")
+    exits = [
+        [
+            _world(row.world, row.vmid),
+            "" if row.ec is None else f"{row.ec:#04x}",
+            row.name,
+            *_count(row.count, row.share),
+        ]
+        for row in report.exits
+    ]
+    yield from _part("", ("world", "EC", "exit", "count", "share"), exits, style)
+    calls = [[_world(c.world, c.vmid), escape(c.name), str(c.count)] for c in report.calls]
+    yield from _part("calls", ("world", "call", "count"), calls, style)
+    registers = [
+        [_world(r.world, r.vmid), style.instruction(r.instruction), str(r.count)] for r in report.registers
+    ]
+    yield from _part("trapped registers", ("world", "access", "count"), registers, style)
+    ipas = [[_world(i.world, i.vmid), f"IPA {i.ipa:#x}", str(i.count)] for i in report.ipas]
+    yield from _part("faulting pages (where HPFAR_EL2 is valid)", ("world", "page", "count"), ipas, style)
+    pcs = [[_world(p.world, p.vmid), f"VA {p.pc:#x}", str(p.count)] for p in report.pcs]
+    yield from _part("places", ("world", "PC", "count"), pcs, style)
+
+
+def _headline(report: StatReport) -> str:
+    parts = [f"{report.exceptions} exceptions taken to EL2"]
+    if report.returns:
+        parts.append(f"{report.returns} returns")
+    parts.append(f"{report.world_switches} world switches")
+    parts.append(f"{report.cpus} CPU{'' if report.cpus == 1 else 's'}")
+    if report.duration_ns:
+        parts.append(f"{report.duration_ns / 1e9:.3f} s")
+    return ", ".join(parts)
+
+
+def _count(count: int, share: float) -> tuple[str, str]:
+    return str(count), f"{100 * share:.1f} %"
+
+
+def _world(world: str, vmid: int | None) -> str:
+    return world if vmid is None else f"{world} {vmid}"
+
+
+def _part(title: str, headers: Sequence[str], rows: list[list[str]], style: Style) -> Iterator[str]:
+    if rows:
+        yield ""
+        if title:
+            yield style.paint("heading", title)
+        yield from (f"  {line}" for line in style.table(rows, headers).splitlines())

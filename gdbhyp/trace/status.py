@@ -1,0 +1,61 @@
+"""What a recording inside a debugger is doing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from gdbhyp.arch.spaces import VA
+
+
+@dataclass(frozen=True)
+class TraceStatus:
+    """Whether and what is recorded.
+
+    ``why`` says why this source was chosen. ``ended`` says why a recording is over, None while it runs. ``dropped``
+    events are known to be missing, ``overwritten`` ones were recorded and gave way to newer ones (statistics still
+    count them). ``vectors`` are the vector bases and ``returns`` the ERET instructions at which the breakpoint source
+    stops the CPU; ``false_hits`` were at the same addresses of another exception level. ``per_second`` is the rate of
+    events between the first and the last.
+    """
+
+    kind: ClassVar[str] = "trace_status"
+
+    running: bool
+    source: str
+    why: str
+    ended: str | None
+    events: int
+    exceptions: int
+    world_switches: int
+    dropped: int
+    overwritten: int
+    per_second: float | None
+    vectors: tuple[VA, ...]
+    returns: tuple[VA, ...]
+    false_hits: int
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SaveReport:
+    """A recording that was written to a file."""
+
+    kind: ClassVar[str] = "trace_save"
+
+    path: str
+    events: int
+    dropped: int
+
+
+@dataclass(frozen=True)
+class StartOptions:
+    """How to record: ``capacity`` events are kept; ``vectors`` are vector bases to watch besides those found.
+
+    ``returns`` asks the breakpoint source to stop at returns from EL2 as well.
+    """
+
+    source: str
+    capacity: int
+    vectors: tuple[int, ...] = ()
+    returns: bool = False
