@@ -14,7 +14,7 @@ from kvm.rig import TARGETS, Rig, Target, boot, build_initramfs
 
 GDBINIT = tools.ROOT / "gdbhyp" / "gdbinit.py"
 
-# Two VMs, so that VMIDs differ; long spins, so that a CPU is often found in a guest; a line for every MMIO exit.
+# Two VMs, so that VMIDs differ; long spins, so that stops often find a guest; a line for each MMIO exit.
 OPTIONS = "rig.vms=2 rig.spin=1000000 rig.mmio-lines=0"
 
 

@@ -11,6 +11,8 @@ from support.gdb_session import GdbSession
 from kvm.rig import Rig
 
 _ATTEMPTS = 400
+_PATIENCE = 30.0
+_AGAIN = 0.05
 _E2H, _TGE, _VM = 1 << 34, 1 << 27, 1
 
 SYNC_FROM_LOWER = 0x400
@@ -44,26 +46,36 @@ class Debugger:
         return self.register("cpsr") >> 2 & 3
 
     def run_for(self, seconds: float) -> None:
-        """Let all CPUs run for a while.
+        """Let all CPUs run until one stops by itself, but no longer than this.
 
-        The stop comes from QEMU's own monitor: an interrupt to GDB could arrive when it no longer waits.
+        The stop comes from QEMU's own monitor, for an interrupt to GDB could arrive when it no longer waits. It is
+        repeated because the first can arrive before GDB has made the CPUs run.
         """
-        stop = threading.Timer(seconds, self.rig.machine.command, ["stop"])
-        stop.start()
-        self.session.run("continue")
-        stop.join()
+        stopped = threading.Event()
+
+        def stop() -> None:
+            pause = seconds
+            while not stopped.wait(pause):
+                self.rig.machine.command("stop")
+                pause = _AGAIN
+
+        stopper = threading.Thread(target=stop)
+        stopper.start()
+        try:
+            self.session.run("continue")
+        finally:
+            stopped.set()
+            stopper.join()
 
     def run_to(self, address: int) -> None:
         """Run until a CPU is about to execute at a VA, in whatever context, and select that CPU."""
         before = set(self.session.python("[b.number for b in gdb.breakpoints() or ()]"))
         self.session.run(f"hbreak *{address:#x}")
         number = (set(self.session.python("[b.number for b in gdb.breakpoints()]")) - before).pop()
-        try:
-            self.session.run("continue")
-        finally:
-            self.session.run(f"delete {number}")
+        self.run_for(_PATIENCE)
+        self.session.run(f"delete {number}")
         self.select(self.cpu)
-        assert self.register("pc") == address, self.rig.tail()
+        assert self.register("pc") == address, f"{address:#x} is not reached\n{self.rig.tail()}"
 
     def run_until(self, wanted: Callable[[], bool]) -> None:
         """Stop at random moments until ``wanted()`` is true of a CPU, and select it."""

@@ -37,7 +37,7 @@ VHE = Target("6.1", "vhe", "kvm-vhe", "VHE mode initialized successfully")
 PKVM = Target("6.1", "protected", "pkvm", "Protected nVHE mode initialized successfully")
 NVHE_6_12 = Target("6.12", "nvhe", "kvm-nvhe", "Hyp nVHE mode initialized successfully")
 VHE_6_12 = Target("6.12", "vhe", "kvm-vhe", "VHE mode initialized successfully")
-HVHE_6_12 = Target("6.12", "protected", "pkvm", "Protected hVHE mode initialized successfully")
+HVHE_6_12 = Target("6.12", "protected", "kvm-hvhe", "Protected hVHE mode initialized successfully")
 TARGETS = (NVHE, VHE, PKVM, NVHE_6_12, VHE_6_12, HVHE_6_12)
 
 
