@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-from gdbhyp.analyses.walk import NO_ROOTS, Roots, machine_for, regime_of
+from gdbhyp.analyses.walk import NO_ROOTS, Roots, machine_for, mair_name, regime_of
 from gdbhyp.arch.regimes import Regime
 from gdbhyp.arch.spaces import Address
 from gdbhyp.engine.map import MappedRange, Problem, map_both, map_stage
@@ -15,6 +15,10 @@ from gdbhyp.errors import MemoryUnavailable
 
 # Pages that all map to one page are a row each, so that every row is linear, unless there are absurdly many.
 _MOST_ALIASES = 1 << 16
+
+
+# Where the upper range of a regime with two begins, in any configuration.
+_UPPER = 1 << 63
 
 
 @dataclass(frozen=True)
@@ -130,17 +134,34 @@ def map_tables(stop: Stop, question: Question) -> MapReport:
     if regime is not Regime.EL10 and stages == "both":
         stages = "1"
     machine = machine_for(stop.machine, regime, stages, question.roots)
-    start, end = question.start, question.end
+    start, end = _limits(question)
     if stages == "both":
         found = map_both(machine, start=start, end=end)
     else:
         found = map_stage(machine, regime, int(stages), start=start, end=end)
-    problems: list[str] = []
-    return MapReport(regime, stages, _rows(found, question.wanted, problems), problems)
+    typeless = stages != "2" and bool(machine.missing([mair_name(regime)]))
+    problems = [f"{mair_name(regime)} is not known, so memory types are not"] if typeless else []
+    rows = _rows(found, question.wanted, problems)
+    return MapReport(regime, stages, _without_types(rows) if typeless else rows, problems)
+
+
+def _without_types(rows: Iterator[MapRow]) -> Iterator[MapRow]:
+    """Replace memory types that were decoded without MAIR_ELx."""
+    return (replace(row, memory="unknown", shareability="unknown") for row in rows)
+
+
+def _limits(question: Question) -> tuple[int | None, int | None]:
+    """Return the input addresses to map: one explicit root leaves the other range out."""
+    start, end, roots = question.start, question.end, question.roots
+    if roots.ttbr is not None and roots.ttbr1 is None:
+        end = _UPPER if end is None else min(end, _UPPER)
+    elif roots.ttbr is None and roots.ttbr1 is not None:
+        start = _UPPER if start is None else max(start, _UPPER)
+    return start, end
 
 
 def _stage2_on(stop: Stop) -> bool:
-    return bool(stop.register("HCR_EL2") & 1)
+    return bool((stop.optional("HCR_EL2") or 0) & 1)
 
 
 def _rows(found: Iterator[MappedRange | Problem], wanted: Filter, problems: list[str]) -> Iterator[MapRow]:

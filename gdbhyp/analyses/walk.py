@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import ClassVar
 
 from gdbhyp.arch.regimes import Regime
@@ -51,11 +51,12 @@ def report_of(translation: Translation, *, verbose: bool = False) -> WalkReport:
 class Roots:
     """Explicit values in place of the CPU's registers; None leaves the register as it is.
 
-    ``ttbr`` stands for the TTBR that the address selects by its bit 55. Giving a register of a stage
-    turns that stage on.
+    ``ttbr`` stands for the TTBR that the address selects by its bit 55, ``ttbr1`` for that of the upper range. Giving
+    a register of a stage turns that stage on.
     """
 
     ttbr: int | None = None
+    ttbr1: int | None = None
     tcr: int | None = None
     vttbr: int | None = None
     vtcr: int | None = None
@@ -90,11 +91,16 @@ def walk(stop: Stop, question: Question) -> WalkReport:
     upper = bool(question.address >> 55 & 1)
     machine = machine_for(stop.machine, regime, question.stages, question.roots, upper=upper)
     found = translate(machine, question.address, regime, stages=question.stages, access=question.access)
-    return report_of(found, verbose=question.verbose)
+    report = report_of(found, verbose=question.verbose)
+    if found.input_space == "VA" and machine.missing([mair_name(regime)]):
+        return replace(report, attributes=None)
+    return report
 
 
 def regime_of(stop: Stop) -> Regime:
-    """Return the regime that translates the CPU's own accesses."""
+    """Return the regime that translates the CPU's own accesses; EL1&0 where nothing says in which level it is."""
+    if stop.optional("CPSR") is None:
+        return Regime.EL10
     return current_regime(stop.machine.registers, stop.el)
 
 
@@ -109,10 +115,26 @@ def machine_for(
     if (roots.vttbr is not None or roots.vtcr is not None) and regime is not Regime.EL10:
         raise UsageError(f"the {regime.value} regime has no stage 2: use --stage2 or --regime EL1")
     chosen = _with_roots(machine, regime, roots, upper) if roots.any else machine
-    missing = chosen.missing(registers_needed(regime, stages))
+    missing = set(chosen.missing(registers_needed(regime, stages))) - _dispensable(regime, roots)
     if missing:
-        raise RegisterUnavailable(missing[0], "without it, a walk would be a guess")
+        raise RegisterUnavailable(min(missing), "without it, a walk would be a guess")
     return chosen
+
+
+def mair_name(regime: Regime) -> str:
+    """Return the register that gives stage 1 of ``regime`` its memory types."""
+    return f"MAIR_{_SUFFIX.get(regime, 'EL2')}"
+
+
+_SUFFIX = {Regime.EL10: "EL1", Regime.EL3: "EL3"}
+
+
+def _dispensable(regime: Regime, roots: Roots) -> set[str]:
+    """Return the registers that an explicit stage-1 root makes unnecessary: the other root's, and the memory types."""
+    if roots.ttbr is None and roots.ttbr1 is None:
+        return set()
+    suffix = _SUFFIX.get(regime, "EL2")
+    return {f"TTBR0_{suffix}", f"TTBR1_{suffix}", mair_name(regime), "HCR_EL2"}
 
 
 def _with_roots(machine: Machine, regime: Regime, roots: Roots, upper: bool) -> Machine:
@@ -121,7 +143,7 @@ def _with_roots(machine: Machine, regime: Regime, roots: Roots, upper: bool) -> 
         machine,
         regime,
         ttbr=None if high else roots.ttbr,
-        ttbr1=roots.ttbr if high else None,
+        ttbr1=roots.ttbr if high and roots.ttbr1 is None else roots.ttbr1,
         tcr=roots.tcr,
         vttbr=roots.vttbr,
         vtcr=roots.vtcr,

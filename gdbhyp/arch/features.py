@@ -208,3 +208,19 @@ def _features(
         xs=XS(isar1) >= 1,
         vmid16=VMIDBITS(mmfr1) >= 2,
     )
+
+
+EVERYTHING = {
+    "ID_AA64MMFR0_EL1": PARANGE.put(6) | TGRAN16.put(2) | TGRAN64.put(0) | TGRAN4.put(1),
+    "ID_AA64MMFR1_EL1": HAFDBS.put(2)
+    | VMIDBITS.put(2)
+    | VH.put(1)
+    | HPDS.put(1)
+    | PAN.put(3)
+    | XNX.put(1)
+    | HCX.put(1),
+    "ID_AA64MMFR2_EL1": VARANGE.put(1) | NV.put(2) | ST.put(1) | FWB.put(1) | E0PD.put(1),
+    "ID_AA64MMFR3_EL1": TCRX.put(1) | SCTLRX.put(1) | S1PIE.put(1) | S2PIE.put(1) | S1POE.put(1) | S2POE.put(1),
+}
+"""ID registers of a processor with every translation feature that is modelled: for a memory image of which nothing is
+known, where the control registers alone then decide how a table is read."""

@@ -21,6 +21,7 @@ REGIME = Argument(
 )
 ROOTS = (
     Argument(("--ttbr",), "the stage-1 root, as a value of TTBRn_ELx", "number"),
+    Argument(("--ttbr1",), "the stage-1 root of the upper range, as a value of TTBR1_ELx", "number"),
     Argument(("--tcr",), "the control of stage 1, as a value of TCR_ELx", "number"),
     Argument(("--vttbr",), "the stage-2 root, as a value of VTTBR_EL2", "number"),
     Argument(("--vtcr",), "the control of stage 2, as a value of VTCR_EL2", "number"),
@@ -31,7 +32,7 @@ def roots_option(context: Context, arguments: Namespace) -> Roots:
     """Return the explicit roots that were given."""
     from gdbhyp.analyses.walk import Roots
 
-    given = {name: getattr(arguments, name) for name in ("ttbr", "tcr", "vttbr", "vtcr")}
+    given = {name: getattr(arguments, name) for name in ("ttbr", "ttbr1", "tcr", "vttbr", "vtcr")}
     return Roots(**{name: None if text is None else context.number(text) for name, text in given.items()})
 
 
@@ -41,7 +42,7 @@ def regime_option(context: Context, arguments: Namespace) -> Regime | None:
     from gdbhyp.arch.regimes import Regime
 
     if arguments.regime == "EL2":
-        return Regime.EL20 if Hcr(context.stop().register("HCR_EL2")).e2h else Regime.EL2
+        return Regime.EL20 if Hcr(context.stop().optional("HCR_EL2") or 0).e2h else Regime.EL2
     return {"EL1": Regime.EL10, "EL3": Regime.EL3}.get(arguments.regime)
 
 

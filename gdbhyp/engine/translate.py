@@ -25,7 +25,7 @@ from gdbhyp.arch.fields import Bits
 from gdbhyp.arch.granules import CONTIGUOUS_BITS, FINAL_LEVEL, leaf_bits
 from gdbhyp.arch.regimes import Regime, Space
 from gdbhyp.arch.spaces import IPA, Address, Word
-from gdbhyp.arch.stage1 import SCTLR_M, stage1_registers
+from gdbhyp.arch.stage1 import SCTLR_C, SCTLR_I, SCTLR_M, stage1_registers
 from gdbhyp.arch.stage2 import STAGE2_REGISTERS
 from gdbhyp.engine.machine import Machine, Reader, Registers
 from gdbhyp.engine.results import Access, Attributes, Fault, Permissions, Step, Translation
@@ -122,7 +122,10 @@ def explicit(
     hcr = get("HCR_EL2") or 0
     if values:
         sctlr = f"SCTLR_{suffix}"
-        values[sctlr] = (get(sctlr) or 0) | SCTLR_M.in_place
+        # A root alone says nothing of caches, so Normal memory is shown as its descriptors say: as with caches on.
+        own_sctlr = get(sctlr)
+        caches = SCTLR_C.in_place | SCTLR_I.in_place
+        values[sctlr] = (caches if own_sctlr is None else own_sctlr) | SCTLR_M.in_place
         if regime is Regime.EL10:
             hcr &= ~(TGE.in_place | DC.in_place)
     second = {"VTTBR_EL2": vttbr, "VTCR_EL2": vtcr}
@@ -404,8 +407,11 @@ FAULT_WORDS = {
 }
 
 
+_OWN_EL = {Regime.EL10: 1, Regime.EL3: 3}
+
+
 def _fault(walk: Walker, stop: WalkFault, address: int, access: Access | None) -> Fault:
-    access = access or Access()
+    access = access or Access(el=_OWN_EL.get(walk.regime, 2))
     fst = faults.status_code(stop.kind, stop.level, on_walk=stop.on_walk)
     valid = faults.hpfar_valid(stop.kind, stop.stage, stop.s1ptw)
     secure = walk.controls.space is Space.SECURE

@@ -18,7 +18,7 @@ class Segment:
     """The bytes of ``data`` stand at physical address ``start``."""
 
     start: int
-    data: bytes | mmap.mmap
+    data: bytes | mmap.mmap | memoryview
 
     @property
     def end(self) -> int:
@@ -47,7 +47,7 @@ class FlatMemory:
         if position >= 0:
             segment = self._segments[position]
             offset = address - segment.start
-            data = segment.data[offset : offset + size]
+            data = bytes(segment.data[offset : offset + size])
             if len(data) == size:
                 return data
         return self._read_across(address, size)
@@ -61,7 +61,7 @@ class FlatMemory:
             if segment is None or at >= segment.end:
                 raise MemoryUnavailable("PA", address, size, "it is in none of the given files", at)
             offset = at - segment.start
-            part = segment.data[offset : offset + address + size - at]
+            part = bytes(segment.data[offset : offset + address + size - at])
             parts.append(part)
             at += len(part)
         return b"".join(parts)
@@ -83,10 +83,14 @@ def open_image(text: str) -> Segment:
         raise BadInput(f"'{place}' in '{text}' is not a hexadecimal address") from None
     if not 0 <= address < _PA_LIMIT:
         raise BadInput(f"{place} in '{text}' is not a physical address: they have at most 56 bits")
-    return Segment(address, _contents(Path(name)))
+    return Segment(address, map_file(Path(name)))
 
 
-def _contents(path: Path) -> bytes | mmap.mmap:
+def map_file(path: Path) -> bytes | mmap.mmap:
+    """Return a file's contents without reading them.
+
+    :raises BadInput: if it cannot be opened.
+    """
     try:
         with path.open("rb") as file:
             if path.stat().st_size == 0:

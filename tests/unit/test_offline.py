@@ -1,0 +1,159 @@
+"""Tables in files, on the command line: the contract of ``gdbhyp map DUMP`` and ``gdbhyp walk DUMP``."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gdbhyp.cli.main import main
+
+BASE = 0x4000_0000
+# Stage 2: 4 KiB granule, 40 bits of IPA from level 1 in two concatenated tables (KVM's default), 40 bits of PA.
+VTCR = 0x8002_3558
+ROOT, SECOND, THIRD = BASE, BASE + 0x2000, BASE + 0x3000
+NORMAL_RW = 0x7FD  # block: AF, Inner Shareable, S2AP = 0b11, MemAttr = Normal Write-Back
+PAGE_RO = 0x77F
+
+
+@pytest.fixture
+def image() -> bytes:
+    """Stage-2 tables: a block at 0x80000000, pages at 0x80200000, and a block in the second concatenated root."""
+    memory = bytearray(0x4000)
+
+    def put(table: int, index: int, descriptor: int) -> None:
+        struct.pack_into("<Q", memory, table - BASE + 8 * index, descriptor)
+
+    put(ROOT, 2, SECOND | 3)
+    put(SECOND, 0, 0x9000_0000 | NORMAL_RW)
+    put(SECOND, 1, THIRD | 3)
+    put(THIRD, 0, 0xA000_0000 | PAGE_RO)
+    put(THIRD, 1, 0xA000_1000 | PAGE_RO)
+    put(ROOT, 513, 0xC000_0000 | NORMAL_RW)
+    return bytes(memory)
+
+
+@pytest.fixture
+def flat(image: bytes, tmp_path: Path) -> str:
+    path = tmp_path / "ram.img"
+    path.write_bytes(image)
+    return f"{path}@{BASE:#x}"
+
+
+@pytest.fixture
+def core(image: bytes, tmp_path: Path) -> str:
+    r"""The same as an ELF core of two segments.
+
+    file:  | headers | first half | second half |
+    PA:               BASE ....... BASE+0x2000 ..
+    """
+    half = len(image) // 2
+    header_size = 64 + 2 * 56
+    header = struct.pack(
+        "<16sHHIQQQIHHHHHH",
+        b"\x7fELF\x02\x01\x01",
+        *(4, 183, 1, 0, 64, 0, 0, 64, 56, 2, 0, 0, 0),
+    )
+    for number in range(2):
+        start = number * half
+        header += struct.pack("<IIQQQQQQ", 1, 6, header_size + start, 0, BASE + start, half, half, 0)
+    path = tmp_path / "vm.core"
+    path.write_bytes(header + image)
+    return str(path)
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, list[Any], str]:
+    capsys.readouterr()
+    status = main(list(words))
+    captured = capsys.readouterr()
+    return status, [json.loads(line) for line in captured.out.splitlines()], captured.err
+
+
+ROOTS = ("--stage2", "--vttbr", hex(ROOT), "--vtcr", hex(VTCR), "--json")
+
+
+@pytest.mark.parametrize("kind", ["flat", "core"])
+def test_map(kind: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> None:
+    status, rows, errors = run(capsys, "map", request.getfixturevalue(kind), *ROOTS)
+    assert (status, errors) == (0, "")
+    assert [(r["start"], r["end"], r["pa"], r["level"], r["page_size"], r["write"]) for r in rows] == [
+        ("0x80000000", "0x80200000", "0x90000000", 2, 2 << 20, True),
+        ("0x80200000", "0x80202000", "0xa0000000", 3, 4096, False),
+        ("0x8040000000", "0x8080000000", "0xc0000000", 1, 1 << 30, True),
+    ]
+
+
+@pytest.mark.parametrize("kind", ["flat", "core"])
+def test_walk(kind: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> None:
+    status, rows, errors = run(capsys, "walk", request.getfixturevalue(kind), "0x80201234", *ROOTS)
+    assert (status, errors) == (0, "")
+    assert (rows[0]["output"], rows[0]["output_space"], rows[0]["fault"]) == ("0xa0001234", "PA", None)
+    assert [step["kind"] for step in rows[0]["steps"]] == ["table", "table", "page"]
+
+
+def test_a_fault_is_an_answer(flat: str, capsys: pytest.CaptureFixture[str]) -> None:
+    status, rows, _ = run(capsys, "walk", flat, "0x1000", *ROOTS)
+    assert status == 0
+    assert rows[0]["output"] is None
+    assert {k: rows[0]["fault"][k] for k in ("kind", "stage", "level", "s1ptw")} == {
+        "kind": "translation",
+        "stage": 2,
+        "level": 1,
+        "s1ptw": False,
+    }
+
+
+def test_a_missing_table_is_said_and_the_rest_is_there(
+    tmp_path: Path, image: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "short.img"
+    path.write_bytes(image[: THIRD - BASE])
+    status, rows, errors = run(capsys, "map", f"{path}@{BASE:#x}", *ROOTS)
+    assert status == 0
+    assert [row["start"] for row in rows] == ["0x80000000", "0x8040000000"]
+    assert "0x80200000 to 0x80400000 is not known: table not readable" in errors
+
+
+def test_explicit_stage1_without_mair_has_no_memory_type(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    memory = bytearray(0x1000)
+    struct.pack_into("<Q", memory, 0, 0x8000_0000 | 0x701)
+    path = tmp_path / "s1.img"
+    path.write_bytes(memory)
+    words = ("map", f"{path}@{BASE:#x}", "--stage1", "--ttbr", hex(BASE), "--tcr", "0x200803519", "--json")
+    status, rows, errors = run(capsys, *words)
+    assert status == 0
+    assert [(row["start"], row["end"], row["pa"]) for row in rows] == [("0x0", "0x40000000", "0x80000000")]
+    assert rows[0]["memory"] == "unknown"
+    assert "MAIR_EL1" in errors
+    _, rows, errors = run(capsys, *words, "--reg", "MAIR_EL1=0xff")
+    assert rows[0]["memory"].startswith("Normal Write-Back")
+    assert errors == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("/nonexistent", "cannot read /nonexistent"),
+        ("/nonexistent@0x40000000", "cannot read /nonexistent"),
+        ("/etc/hostname", "is no ELF core"),
+    ],
+)
+def test_unreadable_input(name: str, sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    status, rows, errors = run(capsys, "map", name, *ROOTS)
+    assert (status, rows) == (3, [])
+    assert sentence in errors
+    assert len(errors.splitlines()) == 1
+
+
+@pytest.mark.parametrize("length", [0, 3, 4, 20, 63, 64, 100, 170])
+def test_truncated_headers(core: str, length: int, capsys: pytest.CaptureFixture[str]) -> None:
+    contents = Path(core).read_bytes()
+    Path(core).write_bytes(contents[:length])
+    status, rows, errors = run(capsys, "map", core, *ROOTS)
+    assert (status, rows) == (3, [])
+    assert len(errors.splitlines()) == 1
