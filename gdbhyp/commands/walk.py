@@ -29,15 +29,16 @@ def _run(context: Context, arguments: Namespace) -> Any:
         address,
         chosen,
         stages,
-        _access(arguments, chosen),
+        _access(context, arguments, chosen),
         roots.roots_option(context, arguments),
         arguments.verbose,
     )
     return walk.walk(context.stop(), question)
 
 
-def _access(arguments: Namespace, regime: Regime) -> Access | None:
+def _access(context: Context, arguments: Namespace, regime: Regime) -> Access | None:
     """Return the access to judge, None when only the mapping is asked for."""
+    from gdbhyp.analyses import walk
     from gdbhyp.arch.regimes import Regime
     from gdbhyp.engine.results import Access
 
@@ -48,7 +49,11 @@ def _access(arguments: Namespace, regime: Regime) -> Access | None:
     privileged = {Regime.EL10: 1, Regime.EL3: 3}.get(regime, 2)
     if arguments.el0 and not regime.has_unprivileged:
         raise UsageError(f"EL0 does not run in the {regime.value} regime")
-    return Access(arguments.access, 0 if arguments.el0 else privileged)
+    if arguments.el0:
+        return Access(arguments.access, 0)
+    # PSTATE.PAN is that of the CPU's own level, so it says nothing about another regime's accesses.
+    own = regime is walk.regime_of(context.stop())
+    return Access(arguments.access, privileged, pan=own)
 
 
 COMMAND = Command(
