@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from gdbhyp.analyses.esr import EsrReport, explain
+from gdbhyp.analyses.guest import stage1_walk
 from gdbhyp.analyses.world import at_exception_entry, interrupted_world
-from gdbhyp.arch.syndrome import decode_esr
+from gdbhyp.arch.syndrome import Abort, decode_esr
 from gdbhyp.arch.syndrome_context import SyndromeContext
 from gdbhyp.engine.stop import Stop
+from gdbhyp.errors import Unsupported
 
 
 def last_exception(stop: Stop, el: int = 2, *, verbose: bool = False) -> EsrReport:
@@ -14,8 +18,30 @@ def last_exception(stop: Stop, el: int = 2, *, verbose: bool = False) -> EsrRepo
 
     :raises RegisterUnavailable: if the target does not show ESR_EL<el>.
     """
-    syndrome = decode_esr(stop.register(f"ESR_EL{el}"), el=el, context=context_of(stop, el))
+    context = context_of(stop, el)
+    syndrome = decode_esr(stop.register(f"ESR_EL{el}"), el=el, context=context)
+    if _needs_walk(syndrome.abort) and el == 2 == stop.el and at_exception_entry(stop):
+        context = replace(context, ipa=_walked_ipa(stop))
+        syndrome = decode_esr(syndrome.esr, el=el, context=context)
     return explain(syndrome, verbose=verbose)
+
+
+def _walked_ipa(stop: Stop) -> int | None:
+    try:
+        walk = stage1_walk(stop, stop.register("FAR_EL2"))
+    except Unsupported:
+        return None
+    return walk.output if walk else None
+
+
+def _needs_walk(abort: Abort | None) -> bool:
+    """Return whether the IPA is in no register: a stage-2 permission fault, with FAR_EL2 valid."""
+    return (
+        abort is not None
+        and (abort.kind, abort.stage) == ("permission", 2)
+        and not abort.s1ptw
+        and not abort.fnv
+    )
 
 
 def context_of(stop: Stop, el: int = 2) -> SyndromeContext:

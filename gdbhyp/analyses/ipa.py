@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from gdbhyp.analyses.exception import context_of
+from gdbhyp.analyses.guest import stage1_walk
 from gdbhyp.analyses.walk import WalkReport, machine_for, report_of
 from gdbhyp.analyses.world import Hcr, at_exception_entry, vmid_of, world_of
 from gdbhyp.arch.regimes import Regime
@@ -20,7 +21,7 @@ from gdbhyp.arch.syndrome import Abort, Syndrome, decode_esr
 from gdbhyp.engine.results import Translation
 from gdbhyp.engine.stop import Stop
 from gdbhyp.engine.translate import translate
-from gdbhyp.errors import GdbhypError, Unsupported
+from gdbhyp.errors import GdbhypError
 
 Method = Literal["hpfar", "stage1_walk"]
 
@@ -126,7 +127,7 @@ def _by_hpfar(stop: Stop, abort: Abort, far: int, hpfar: int) -> _Finding:
     reason = (
         "HPFAR_EL2 is valid for a stage-2 fault on a stage-1 walk (S1PTW): the IPA of a stage-1 descriptor"
     )
-    walk = _stage1_walk(stop, far)
+    walk = stage1_walk(stop, far)
     fault = walk.fault if walk else None
     if fault and fault.s1ptw and fault.ipa is not None and fault.ipa & ~_PAGE == page:
         return _Finding(fault.ipa, "hpfar", f"{reason}; the walk of FAR_EL2 gives [11:0]", stage1=walk)
@@ -137,7 +138,7 @@ def _by_walk(stop: Stop, address: int, why: str) -> _Finding:
     doubt = _whose_registers(stop)
     if not doubt.usable:
         return _Finding(None, None, f"{why}, and a stage-1 walk is not possible: {doubt.text}", certain=False)
-    walk = _stage1_walk(stop, address)
+    walk = stage1_walk(stop, address)
     if walk is None:
         return _Finding(None, None, f"{why}, and the guest's stage-1 tables cannot be walked")
     if walk.output is None:
@@ -168,17 +169,6 @@ def _whose_registers(stop: Stop) -> _Doubt:
     if world == "host" and stop.el == 2 and loaded:
         return _Doubt(True, "the VHE host runs; the EL1 registers are of the vCPU that was loaded last")
     return _Doubt(False, "the EL1 registers belong to the host by now; stop at the EL2 vector instead")
-
-
-def _stage1_walk(stop: Stop, address: int) -> Translation | None:
-    """Walk stage 1 of the EL1&0 regime; the tables are found through stage 2. None if they cannot be had."""
-    if not stop.register("HCR_EL2") >> 31 & 1:
-        raise Unsupported("HCR_EL2.RW = 0 (an AArch32 EL1)")
-    try:
-        machine = machine_for(stop.machine, Regime.EL10, "1")
-        return translate(machine, address, Regime.EL10, stages="1")
-    except GdbhypError:
-        return None
 
 
 def _report(
