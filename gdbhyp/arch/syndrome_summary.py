@@ -323,7 +323,7 @@ def _pacfail(case: _Case) -> Explanation:
 
 def _sme(case: _Case) -> Explanation:
     value, text = case.word("SME", "SMTC")
-    return Explanation(f"{case.who}SME trap: {text or f'reserved code {value}'}")
+    return Explanation(f"{case.who}SME instruction trapped: {text or f'reserved code {value}'}")
 
 
 def _impdef(case: _Case) -> Explanation:
@@ -504,7 +504,8 @@ _VERBS = {"execute": ("instruction fetch", "from"), "write": ("write", "to"), "r
 def _abort_summary(case: _Case, abort: Abort) -> str:
     verb, preposition = _VERBS.get(abort.access, ("cache maintenance or address translation", "of"))
     if abort.s1ptw:
-        verb, preposition = f"stage-1 table walk for a {verb}", "at"
+        article = "an" if verb[0] in "aeiou" else "a"
+        verb, preposition = f"stage-1 table walk for {article} {verb}", "at"
     what = verb
     if abort.size is not None and abort.register is not None:
         unit = "byte" if abort.size == 1 else "bytes"

@@ -392,11 +392,11 @@ LAYOUTS: dict[str, tuple[Field, ...]] = {
         Field(
             *("SMTC", 2, 0, "SME trap code"),
             {
-                0: "access to SME trapped by CPACR_EL1.SMEN, CPTR_EL2.SMEN, CPTR_EL2.TSM or CPTR_EL3.ESM",
-                1: "instruction that is illegal in Streaming SVE mode (PSTATE.SM is 1)",
-                2: "instruction that is illegal outside Streaming SVE mode (PSTATE.SM is 0)",
+                0: "access to SME, by CPACR_EL1.SMEN, CPTR_EL2.SMEN, CPTR_EL2.TSM or CPTR_EL3.ESM",
+                1: "illegal in Streaming SVE mode (PSTATE.SM is 1)",
+                2: "illegal outside Streaming SVE mode (PSTATE.SM is 0)",
                 3: "ZA or ZT0 is not active (PSTATE.ZA is 0)",
-                4: "access to ZT0 trapped by SMCR_ELx.EZT0",
+                4: "access to ZT0, by SMCR_ELx.EZT0",
             },
         ),
     ),

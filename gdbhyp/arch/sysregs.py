@@ -7,7 +7,8 @@ A system register is op0 = 2 or 3, a system instruction (AT, DC, IC, TLBI, …) 
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from functools import cache
+from typing import Any
 
 from gdbhyp.arch.data import load
 
@@ -15,27 +16,32 @@ Encoding = tuple[int, int, int, int, int]
 """op0, op1, CRn, CRm, op2."""
 
 
-class _Names:
-    """The table, indexed both ways; ``read`` and ``write`` differ where one encoding has two registers."""
-
-    def __init__(self) -> None:
-        document = load("sysregs.json")
-        self.read: dict[Encoding, str] = {}
-        self.write: dict[Encoding, str] = {}
-        self.encodings: dict[str, Encoding] = {}
-        self.without_register: set[str] = set(document["without_register"])
-        for key, name in document["names"].items():
-            op0, op1, crn, crm, op2 = map(int, key.split("_"))
-            encoding = (op0, op1, crn, crm, op2)
-            reading, _, writing = name.partition("|")
-            self.read[encoding] = reading or writing
-            self.write[encoding] = writing or reading
-            self.encodings[reading or writing] = self.encodings[writing or reading] = encoding
+@cache
+def _names() -> dict[str, str]:
+    """Return the table: ``NAME``, or ``READ|WRITE``, by ``op0_op1_CRn_CRm_op2``."""
+    names: dict[str, str] = _document()["names"]
+    return names
 
 
-@lru_cache(maxsize=1)
-def _names() -> _Names:
-    return _Names()
+@cache
+def _document() -> dict[str, Any]:
+    return load("sysregs.json")
+
+
+@cache
+def _without_register() -> frozenset[str]:
+    return frozenset(_document()["without_register"])
+
+
+@cache
+def _encodings() -> dict[str, Encoding]:
+    """Return the encodings by name in capitals."""
+    found: dict[str, Encoding] = {}
+    for key, names in _names().items():
+        op0, op1, crn, crm, op2 = map(int, key.split("_"))
+        for name in filter(None, names.split("|")):
+            found[name.upper()] = (op0, op1, crn, crm, op2)
+    return found
 
 
 def name_of(op0: int, op1: int, crn: int, crm: int, op2: int, *, read: bool | None = None) -> str | None:
@@ -45,12 +51,13 @@ def name_of(op0: int, op1: int, crn: int, crm: int, op2: int, *, read: bool | No
     encoding names one register for MRS and another for MSR; without it such a pair is
     ``"DBGDTRRX_EL0/DBGDTRTX_EL0"``.
     """
-    names = _names()
-    encoding = (op0, op1, crn, crm, op2)
-    reading, writing = names.read.get(encoding), names.write.get(encoding)
-    if read is None and reading != writing:
+    names = _names().get(f"{op0}_{op1}_{crn}_{crm}_{op2}")
+    if names is None or "|" not in names:
+        return names
+    reading, _, writing = names.partition("|")
+    if read is None and reading and writing:
         return f"{reading}/{writing}"
-    return reading if read is None or read else writing
+    return (reading or writing) if read or read is None else (writing or reading)
 
 
 def generic_name(op0: int, op1: int, crn: int, crm: int, op2: int) -> str:
@@ -65,7 +72,7 @@ def encoding_of(name: str) -> Encoding | None:
     upper = " ".join(name.upper().split())
     match = re.fullmatch(r"S([0-3])_([0-7])_C(\d\d?)_C(\d\d?)_([0-7])", upper)
     if match is None:
-        return _names().encodings.get(upper)
+        return _encodings().get(upper)
     op0, op1, crn, crm, op2 = map(int, match.groups())
     return (op0, op1, crn, crm, op2) if crn < 16 and crm < 16 else None
 
@@ -92,6 +99,6 @@ def _system_instruction(name: str | None, encoding: Encoding, register: str, rea
     words = f"{mnemonic.lower()} {operation}".rstrip()
     if read:
         return f"{words} {register}" if not operation else f"{mnemonic.lower()} {register}, {operation}"
-    if name in _names().without_register:
+    if name in _without_register():
         return words
     return f"{words}, {register}" if operation else f"{words} {register}"

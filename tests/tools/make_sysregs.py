@@ -55,9 +55,9 @@ def register_names(llvm_mc: str) -> dict[Encoding, tuple[str, str]]:
     writes = disassemble(llvm_mc, [opcode(each, read=False, register=0) for each in wanted])
     names = {}
     for encoding, read, write in zip(wanted, reads, writes, strict=True):
-        reading = read.removeprefix("mrs x0, ").upper()
-        writing = write.removeprefix("msr ").removesuffix(", x0").upper()
-        generic = re.compile(r"S\d_\d_C\d+_C\d+_\d$")
+        reading = read.removeprefix("mrs x0, ")
+        writing = write.removeprefix("msr ").removesuffix(", x0")
+        generic = re.compile(r"S\d_\d_C\d+_C\d+_\d$", re.IGNORECASE)
         pair = ("" if generic.match(reading) else reading, "" if generic.match(writing) else writing)
         if pair[0].startswith("ICC_") and pair[1].startswith("ICV_"):
             pair = (pair[0], pair[0])  # the virtual view of the same encoding, not another register

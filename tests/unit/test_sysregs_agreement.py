@@ -95,7 +95,7 @@ def test_agreement(tool: str, ask: Callable[[Path], Answers], tmp_path: Path) ->
     both, differing = set(), set()
     unlisted = set()
     for (encoding, read), name in theirs.items():
-        ours = sysregs.name_of(*encoding, read=read) or "-"
+        ours = (sysregs.name_of(*encoding, read=read) or "-").upper()
         if ours != "-":
             both.add(encoding)
         if ours != name:
