@@ -111,7 +111,7 @@ def uncached(attr: int, xs: bool) -> int:
     """
     if is_device(attr):
         return attr
-    return NORMAL_NC_NXS if _decode(attr, xs, False).nxs else NORMAL_NC
+    return NORMAL_NC_NXS if _decode(attr, xs, True).nxs else NORMAL_NC
 
 
 def _encode(memory: _Memory, no_tag_access: bool) -> int:

@@ -40,21 +40,21 @@ _PROBE = 4096
 """Memory comes and goes in pages: a page that cannot be read at either end is not tried in between."""
 
 
-@dataclass(frozen=True, slots=True)
-class MappedRange:
+class MappedRange(NamedTuple):
     """``start`` to ``end`` (exclusive) is mapped from ``output`` on, all of it with the same attributes.
 
-    ``read``, ``write`` and ``execute`` are privileged rights, the ``el0_`` ones those of EL0 (None in a
-    regime without it); ``exec`` says in words who may execute. With ``access_flag`` False an access faults
-    all the same. ``level`` is None and ``page_size`` 0 when translation is off. ``constant`` says that every
-    page of the range maps to the same ``output`` page. ``attr`` is the MAIR attribute byte, or MemAttr[3:0]
-    of stage 2 alone.
+    ``read``, ``write`` and ``execute`` are privileged rights, the ``el0_`` ones those of EL0 (None in a regime
+    without it); ``exec`` says in words who may execute. With ``access_flag`` False an access faults all the
+    same. ``level`` is None and ``page_size`` 0 when translation is off. ``constant`` says that every page of
+    the range maps to the same ``output`` page. ``attr`` is the MAIR attribute byte, or MemAttr[3:0] of stage 2
+    alone. A tuple, because a fragmented table has hundreds of thousands of them.
     """
 
     start: Address
     end: Address
-    input_space: str
     output: Address
+    constant: bool
+    input_space: str
     output_space: str
     level: int | None
     page_size: int
@@ -69,7 +69,6 @@ class MappedRange:
     shareability: str
     contiguous: bool
     access_flag: bool
-    constant: bool
     space: str
     attr: int
 
@@ -212,6 +211,10 @@ class _Mapper:
         expected = -1
         run_start = run_output = 0
         run_shape: _Shape | None = None
+        leaf_mask, high, high_shift = level.leaf_mask, self.high, self.high_shift
+        key_mask, beyond = self.key_mask, self.beyond
+        last_key = -1
+        last_shape: _Shape | None = None
         at = base
         entries = self._entries(data)
         if entries[0] & _TYPE == _TABLE and len(entries) > 1 and entries.count(entries[0]) == len(entries):
@@ -233,13 +236,15 @@ class _Mapper:
                 run_shape = None
             expected = -1
             if descriptor & _TYPE == _TABLE:
-                output = descriptor & level.leaf_mask | (descriptor & self.high) << self.high_shift
-                if output & self.beyond:
+                output = descriptor & leaf_mask | (descriptor & high) << high_shift
+                if output & beyond:
                     yield self._beyond(table, level, at, address + (at - base) // step * 8, descriptor)
                 else:
-                    run_start, run_output = at, output
-                    run_shape = self._shape_of(table, level, descriptor)
-                    expected = self._successor(descriptor, step, len(data) // 8)
+                    if descriptor & key_mask != last_key or last_shape is None:
+                        last_key = descriptor & key_mask
+                        last_shape = self._shape_of(table, level, descriptor)
+                    run_start, run_output, run_shape = at, output, last_shape
+                    expected = self._successor(descriptor, step, len(entries))
             elif descriptor & 1:
                 yield self._reserved(table, level, at, address + (at - base) // step * 8, descriptor)
             at += step
@@ -417,31 +422,49 @@ def _exec_words(shape: _Shape, regime: Regime) -> str:
     return "+".join(who) or "never"
 
 
-def _range(run: _Run, regime: Regime, input_space: str, output_space: str) -> MappedRange:
-    shape = run.shape
+def _ranges(
+    items: Iterator[_Found], regime: Regime, input_space: str, output_space: str, low: int, high: int
+) -> Iterator[MappedRange | Problem]:
+    """Cut items to what was asked for and put them in words, each shape once."""
+    words: dict[_Shape, tuple[object, ...]] = {}
+    last: _Shape | None = None
+    tail: tuple[object, ...] = ()
+    for item in items:
+        cut = item if item.start >= low and item.end <= high else _cut(item, low, high)
+        if isinstance(cut, Problem):
+            yield cut
+            continue
+        start, end, output, shape, constant = cut
+        if shape is not last:
+            found = words.get(shape)
+            if found is None:
+                found = words[shape] = _shape_words(shape, regime, input_space, output_space)
+            tail = found
+            last = shape
+        yield MappedRange._make((start, end, output, constant, *tail))
+
+
+def _shape_words(shape: _Shape, regime: Regime, input_space: str, output_space: str) -> tuple[object, ...]:
+    """The fields of ``MappedRange`` that follow ``constant``."""
     el0 = shape.unprivileged
-    return MappedRange(
-        start=Address(run.start),
-        end=Address(run.end),
-        input_space=input_space,
-        output=Address(run.output),
-        output_space=output_space,
-        level=shape.level,
-        page_size=shape.page_size,
-        read=bool(shape.privileged & permissions.READ),
-        write=bool(shape.privileged & permissions.WRITE),
-        execute=bool(shape.privileged & permissions.EXECUTE),
-        el0_read=None if el0 is None else bool(el0 & permissions.READ),
-        el0_write=None if el0 is None else bool(el0 & permissions.WRITE),
-        el0_execute=None if el0 is None else bool(el0 & permissions.EXECUTE),
-        exec=_exec_words(shape, regime),
-        memory=shape.memory,
-        shareability=shareability_words(shape.sh),
-        contiguous=shape.contiguous,
-        access_flag=shape.access_flag,
-        constant=run.constant,
-        space=shape.space,
-        attr=shape.attr,
+    return (
+        input_space,
+        output_space,
+        shape.level,
+        shape.page_size,
+        bool(shape.privileged & permissions.READ),
+        bool(shape.privileged & permissions.WRITE),
+        bool(shape.privileged & permissions.EXECUTE),
+        None if el0 is None else bool(el0 & permissions.READ),
+        None if el0 is None else bool(el0 & permissions.WRITE),
+        None if el0 is None else bool(el0 & permissions.EXECUTE),
+        _exec_words(shape, regime),
+        shape.memory,
+        shareability_words(shape.sh),
+        shape.contiguous,
+        shape.access_flag,
+        shape.space,
+        shape.attr,
     )
 
 
@@ -546,15 +569,11 @@ def map_stage(
         found = _stage1_runs(walk, low, high, limit)
         two = regime is Regime.EL10 and walk.controls.el2_enabled
         spaces = ("VA", "IPA" if two else "PA")
-    for item in _merged(found) if merge else found:
-        cut = _cut(item, low, high)
-        yield cut if isinstance(cut, Problem) else _range(cut, regime, *spaces)
+    yield from _ranges(_merged(found) if merge else found, regime, *spaces, low, high)
 
 
 def _cut(item: _Found, low: int, high: int) -> _Found:
     """Cut an item to the addresses asked for."""
-    if item.start >= low and item.end <= high:
-        return item
     start, end = max(item.start, low), min(item.end, high)
     if isinstance(item, Problem):
         return replace(item, start=Address(start), end=Address(end))
@@ -671,9 +690,7 @@ def map_both(
         yield from map_stage(machine, Regime.EL10, 1, start=start, end=end, budget=limit)
         return
     low, high = start or 0, _TOP if end is None else end
-    for item in _merged(_both_runs(walk, low, high, limit)):
-        cut = _cut(item, low, high)
-        yield cut if isinstance(cut, Problem) else _range(cut, Regime.EL10, "VA", "PA")
+    yield from _ranges(_merged(_both_runs(walk, low, high, limit)), Regime.EL10, "VA", "PA", low, high)
 
 
 def _both_runs(walk: Walker, low: int, high: int, budget: Budget) -> Iterator[_Found]:
@@ -698,6 +715,8 @@ def _both_runs(walk: Walker, low: int, high: int, budget: Budget) -> Iterator[_F
 
 
 def _cut_run(run: _Run, low: int, high: int) -> _Run:
+    if run.start >= low and run.end <= high:
+        return run
     cut = _cut(run, low, high)
     assert isinstance(cut, _Run)
     return cut
