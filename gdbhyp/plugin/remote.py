@@ -14,7 +14,7 @@ from gdbhyp.errors import MemoryUnavailable, NoTarget
 # QEMU answers E22 to a read of more than half of its 4 KiB packet (gdbstub, MAX_PACKET_LENGTH).
 _LARGEST_READ = 0x800
 
-_LOST = "the connection to the target is lost: attach again with 'target remote'"
+LOST = "the connection to the target is lost: attach again with 'target remote'"
 
 
 def interruptible(action: Callable[[], object]) -> None:
@@ -28,6 +28,24 @@ def interruptible(action: Callable[[], object]) -> None:
             interrupted = True
     if interrupted:
         raise KeyboardInterrupt
+
+
+def is_connected() -> bool:
+    """Return whether the selected inferior has a target; GDB drops the connection when it is lost."""
+    return gdb.selected_inferior().connection is not None
+
+
+def send(connection: gdb.RemoteTargetConnection, packet: bytes) -> bytes:
+    """Send a packet to the stub and return its answer.
+
+    :raises NoTarget: if the connection is lost.
+    """
+    try:
+        answer = connection.send_packet(packet)
+    except RuntimeError as error:
+        # gdb.error is one; a connection that GDB has dropped raises the plain one.
+        raise NoTarget(LOST) from error
+    return bytes(answer) if answer is not None else b""
 
 
 class RamMap:
@@ -83,7 +101,7 @@ class PhysicalMemory:
     ``packets`` and ``bytes_read`` count what went over the wire for them.
     """
 
-    def __init__(self, connection: gdb.TargetConnection, ram: Callable[[], RamMap]) -> None:
+    def __init__(self, connection: gdb.RemoteTargetConnection, ram: Callable[[], RamMap]) -> None:
         self._connection = connection
         self._ram_source = ram
         self._ram: RamMap | None = None
@@ -98,8 +116,25 @@ class PhysicalMemory:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._previous is not None:
-            interruptible(self._restore)
+        interruptible(self.give_back)
+
+    def give_back(self) -> None:
+        """Restore the mode if it is borrowed; harmless at any time.
+
+        :raises NoTarget: if the connection is lost, and with it the mode.
+        """
+        try:
+            if self._previous == b"0":
+                self._send(b"Qqemu.PhyMemMode:0")
+        except NoTarget:
+            self._forget()
+            raise
+        self._forget()
+
+    def _forget(self) -> None:
+        self._previous = None
+        if self in _borrowers:
+            _borrowers.remove(self)
 
     def read(self, address: int, size: int, /) -> bytes:
         """Return ``size`` bytes of physical memory.
@@ -141,21 +176,20 @@ class PhysicalMemory:
             raise NoTarget(
                 "the stub has no physical memory mode (QEMU's PhyMemMode), so translation tables cannot be read"
             )
+        _borrowers.append(self)
         self._previous = previous
         if previous == b"0" and self._send(b"Qqemu.PhyMemMode:1") != b"OK":
             raise NoTarget("the stub refused to switch to physical memory (Qqemu.PhyMemMode:1)")
 
-    def _restore(self) -> None:
-        if self._previous == b"0":
-            self._send(b"Qqemu.PhyMemMode:0")
-        self._previous = None
-
     def _send(self, packet: bytes) -> bytes:
         self.packets += 1
-        try:
-            answer = self._connection.send_packet(packet)  # type: ignore[attr-defined]
-        except gdb.error as error:
-            raise NoTarget(_LOST) from error
-        except ValueError as error:
-            raise NoTarget(_LOST) from error
-        return bytes(answer) if answer is not None else b""
+        return send(self._connection, packet)
+
+
+_borrowers: list[PhysicalMemory] = []
+
+
+def give_back_all() -> None:
+    """Restore what was borrowed and not given back, because Ctrl-C hit in the very moment when a block ended."""
+    while _borrowers:
+        _borrowers[-1].give_back()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Literal
 
 import gdb
 
 from gdbhyp.engine.machine import Machine
 from gdbhyp.engine.stop import Stop
 from gdbhyp.errors import NoTarget
-from gdbhyp.plugin.remote import PhysicalMemory, RamMap
+from gdbhyp.plugin.remote import LOST, PhysicalMemory, RamMap, is_connected, send
 from gdbhyp.plugin.stub_names import stub_names
 
 _NO_EL2 = (
@@ -39,7 +40,9 @@ class FrameRegisters:
                     value = self._frame.read_register(stub_name)
                     # A type that GDB takes for signed, as QEMU's cpsr, must not spread its sign.
                     return int(value) & (1 << 8 * value.type.sizeof) - 1
-                except gdb.error:
+                except gdb.error as error:
+                    if not is_connected():
+                        raise NoTarget(LOST) from error
                     return None
         return None
 
@@ -74,10 +77,44 @@ def _ram_map() -> RamMap:
         _ram_of.clear()
         try:
             mtree = gdb.execute("monitor info mtree -f", to_string=True)
-        except gdb.error:
+        except gdb.error as error:
+            if not is_connected():
+                raise NoTarget(LOST) from error
             mtree = ""
         _ram_of[key] = RamMap(mtree)
     return _ram_of[key]
+
+
+_STALE = (
+    "GDB's registers are not the CPU's: it ran or was reset behind GDB's back; type "
+    "'maintenance flush register-cache' to read them again"
+)
+_READ_PC = b"p20"  # pc is register 32 of GDB's org.gnu.gdb.aarch64.core, in hexadecimal
+_PROBES = 8
+_BYTE_ORDERS: tuple[Literal["little", "big"], ...] = ("little", "big")
+
+
+def _check_current(connection: gdb.RemoteTargetConnection, frame: gdb.Frame) -> None:
+    """Refuse to answer from remembered registers when the CPU stands elsewhere by now.
+
+    :raises NoTarget: if the stub has another PC than GDB, as after ``cont`` or ``system_reset`` in QEMU's monitor.
+    """
+    if _is_at(connection, frame.pc()):
+        return
+    # Stubs answer for the CPU that GDB asked about last, which need not be the selected one. To read registers that
+    # GDB does not know yet makes it so; if it knows all of these, they were read at this stop.
+    for name in sorted(_register_names(frame.architecture()))[:_PROBES]:
+        with contextlib.suppress(gdb.error):
+            frame.read_register(name)
+    if not _is_at(connection, frame.pc()):
+        raise NoTarget(_STALE)
+
+
+def _is_at(connection: gdb.RemoteTargetConnection, pc: int) -> bool:
+    """Return whether the stub's PC is ``pc``, or cannot be asked for."""
+    answer = send(connection, _READ_PC)
+    spellings = [pc.to_bytes(8, order).hex().encode() for order in _BYTE_ORDERS]
+    return answer in spellings or len(answer) != len(spellings[0]) or answer.startswith(b"x")
 
 
 def _newest_frame() -> gdb.Frame:
@@ -89,6 +126,8 @@ def _newest_frame() -> gdb.Frame:
     try:
         return gdb.newest_frame()
     except gdb.error as error:
+        if not is_connected():
+            raise NoTarget(LOST) from error
         raise NoTarget(f"the CPU's registers cannot be read ({error})") from error
 
 
@@ -102,11 +141,11 @@ def live_stop() -> Iterator[Stop]:
     architecture = frame.architecture().name()
     if not architecture.startswith("aarch64"):
         raise NoTarget(f"the target is {architecture}, not AArch64")
-    registers = FrameRegisters(frame)
-    if registers.get("HCR_EL2") is None:
-        raise NoTarget(_NO_EL2)
     connection = gdb.selected_inferior().connection
-    assert connection is not None
+    registers = FrameRegisters(frame)
+    if registers.get("HCR_EL2") is None or not isinstance(connection, gdb.RemoteTargetConnection):
+        raise NoTarget(_NO_EL2)
+    _check_current(connection, frame)
     with PhysicalMemory(connection, _ram_map) as memory:
         yield Stop(
             Machine(registers, memory, _pstate(registers.get("CPSR") or 0)),

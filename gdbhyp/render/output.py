@@ -16,7 +16,24 @@ def write(report: Any, out: Callable[[str], object], *, as_json: bool, style: St
 
     What a report says besides its answer (``problems``, known when its rows have been made) goes to ``warn`` when the
     answer itself is JSON; the text renderers show it in place. The rows of a ``raw`` report are its lines already.
+    Ctrl-C goes to the caller, after a sentence for those who already see a part of the answer.
     """
+    shown = False
+
+    def show(text: str) -> None:
+        nonlocal shown
+        out(text)
+        shown = True
+
+    try:
+        _write(report, show, as_json=as_json, style=style, warn=warn)
+    except KeyboardInterrupt:
+        if shown:
+            warn("interrupted: the answer above is not complete")
+        raise
+
+
+def _write(report: Any, out: Callable[[str], object], *, as_json: bool, style: Style, warn: Warn) -> None:
     if getattr(report, "raw", False):
         for line in report.rows:
             out(line + "\n")
