@@ -36,7 +36,8 @@ def _prefer(folders: "list[str]") -> None:
     sys.path[:] = added + before
 
 
-_prefer(_dependency_folders(os.path.dirname(os.path.abspath(__file__))))
+# Sourced from another Python script, this one finds that script's name in ``__file__``; its own is in its code.
+_prefer(_dependency_folders(os.path.dirname(os.path.abspath(sys._getframe().f_code.co_filename))))
 
 from gdbhyp.plugin import load  # noqa: E402
 
