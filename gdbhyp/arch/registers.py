@@ -13,14 +13,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import NamedTuple
 
-from gdbhyp.arch import registers_kinds, registers_notes
+from gdbhyp.arch import data, registers_kinds, registers_notes
 from gdbhyp.arch.spaces import Word
 from gdbhyp.errors import UsageError
-
-_TABLE = Path(__file__).parent / "data" / "registers.txt"
 
 
 @dataclass(frozen=True)
@@ -269,7 +266,7 @@ def _suggestion(name: str) -> str:
 
 @cache
 def _text() -> str:
-    return _TABLE.read_text(encoding="utf-8")
+    return data.text("registers.txt")
 
 
 class _Header(NamedTuple):

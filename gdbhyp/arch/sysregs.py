@@ -6,7 +6,6 @@ A system register is op0 = 2 or 3, a system instruction (AT, DC, IC, TLBI, …) 
 
 from __future__ import annotations
 
-import re
 from functools import cache
 from typing import Any
 
@@ -70,11 +69,21 @@ def encoding_of(name: str) -> Encoding | None:
     known.
     """
     upper = " ".join(name.upper().split())
-    match = re.fullmatch(r"S([0-3])_([0-7])_C(\d\d?)_C(\d\d?)_([0-7])", upper)
-    if match is None:
-        return _encodings().get(upper)
-    op0, op1, crn, crm, op2 = map(int, match.groups())
-    return (op0, op1, crn, crm, op2) if crn < 16 and crm < 16 else None
+    return _encodings().get(upper) or _generic_encoding(upper)
+
+
+def _generic_encoding(name: str) -> Encoding | None:
+    """Return the encoding that ``generic_name`` made ``name`` of."""
+    parts = name.replace("_C", "_").removeprefix("S").split("_")
+    if len(parts) != 5 or not all(part.isdecimal() and len(part) < 3 for part in parts):
+        return None
+    op0, op1, crn, crm, op2 = map(int, parts)
+    encoding = (op0, op1, crn, crm, op2)
+    return encoding if generic_name(*encoding) == name and _in_range(encoding) else None
+
+
+def _in_range(encoding: Encoding) -> bool:
+    return all(value < limit for value, limit in zip(encoding, (4, 8, 16, 16, 8), strict=True))
 
 
 def instruction_of(op0: int, op1: int, crn: int, crm: int, op2: int, register: str, *, read: bool) -> str:

@@ -1,16 +1,20 @@
-"""The JSON tables of the architecture, each of which names its source in its key "source"."""
+"""The tables of the architecture that are data files; each names its source."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
+import os.path
 from typing import Any
 
-_DATA = Path(__file__).parent
+
+def text(name: str) -> str:
+    """Return the file ``name`` of this directory."""
+    # pathlib would cost more to import than the file takes to read.
+    with open(os.path.join(os.path.dirname(__file__), name), encoding="utf-8") as file:
+        return file.read()
 
 
 def load(name: str) -> dict[str, Any]:
     """Return the table ``name`` of this directory as parsed JSON; the caller keeps it."""
-    with (_DATA / name).open(encoding="utf-8") as file:
-        document: dict[str, Any] = json.load(file)
+    document: dict[str, Any] = json.loads(text(name))
     return document
