@@ -193,7 +193,15 @@ def _mcr(case: _Case) -> Explanation:
     )
     instruction = f"{'mrc' if read else 'mcr'}{_condition(case)} p{_coprocessor(case)}, {operands}"
     value = "" if read or number > 12 else _aarch32_value(case, number)
-    return Explanation(f"{case.who}{instruction} trapped{value}", instruction)
+    from gdbhyp.arch import sysregs_aarch32
+
+    encoding = (case.bits(16, 14), case.bits(13, 10), case.bits(4, 1), case.bits(19, 17))
+    name = sysregs_aarch32.name_of(_coprocessor(case), *encoding)
+    return Explanation(f"{case.who}{instruction}{_named(name)} trapped{value}", instruction, name)
+
+
+def _named(name: str | None) -> str:
+    return f" ({name})" if name else ""
 
 
 def _aarch32_value(case: _Case, number: int) -> str:
@@ -208,7 +216,10 @@ def _mcrr(case: _Case) -> Explanation:
     mnemonic = ("mrrc" if case.bit(0) else "mcrr") + _condition(case)
     registers = f"{aarch32_register(case.bits(9, 5))}, {aarch32_register(case.bits(14, 10))}"
     instruction = f"{mnemonic} p{_coprocessor(case)}, #{case.bits(19, 16)}, {registers}, c{case.bits(4, 1)}"
-    return Explanation(f"{case.who}{instruction} trapped", instruction)
+    from gdbhyp.arch import sysregs_aarch32
+
+    name = sysregs_aarch32.long_name_of(_coprocessor(case), case.bits(19, 16), case.bits(4, 1))
+    return Explanation(f"{case.who}{instruction}{_named(name)} trapped", instruction, name)
 
 
 def _ldc(case: _Case) -> Explanation:
