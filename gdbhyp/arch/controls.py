@@ -26,6 +26,7 @@ ID = bit(33)
 E2H = bit(34)
 NV = bit(42)
 NV1 = bit(43)
+NV2 = bit(45)
 FWB = bit(46)
 DCT = bit(57)
 # HCRX_EL2
