@@ -20,7 +20,7 @@ from gdbhyp.arch.attributes import (
     uncached,
 )
 from gdbhyp.arch.controls import DC, TGE, VM, controls
-from gdbhyp.arch.features import features
+from gdbhyp.arch.features import ASSUMED, features
 from gdbhyp.arch.fields import Bits
 from gdbhyp.arch.granules import CONTIGUOUS_BITS, FINAL_LEVEL, leaf_bits
 from gdbhyp.arch.regimes import Regime, Space
@@ -122,7 +122,8 @@ def explicit(
     hcr = get("HCR_EL2") or 0
     if values:
         sctlr = f"SCTLR_{suffix}"
-        # A root alone says nothing of caches, so Normal memory is shown as its descriptors say: as with caches on.
+        # A root alone says nothing of caches, so Normal memory is shown as its descriptors say: as with
+        # caches on.
         own_sctlr = get(sctlr)
         caches = SCTLR_C.in_place | SCTLR_I.in_place
         values[sctlr] = (caches if own_sctlr is None else own_sctlr) | SCTLR_M.in_place
@@ -134,6 +135,8 @@ def explicit(
         hcr = hcr & ~TGE.in_place | VM.in_place
         values.update(given)
     values["HCR_EL2"] = hcr
+    if get("ID_AA64MMFR0_EL1") is None:
+        values.update(ASSUMED)
     return with_registers(machine, values)
 
 

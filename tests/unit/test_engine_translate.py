@@ -206,6 +206,17 @@ def test_explicit_roots_of_el2() -> None:
     assert bare.registers.get("TTBR0_EL2") is None
 
 
+def test_explicit_roots_of_a_dump_without_registers() -> None:
+    """Without ID registers the given ones decide: here 16 KiB with DS, which few processors have."""
+    form = Format(14, ds=True)
+    second = Tables(SparseMemory(), form, 50, form.start_level(50, concatenated=True))
+    second.map(0x2_0000_1234_4000, 0xF_0000_0000_8000, 3, RW2)
+    dump = Machine({}, second.memory)
+    given = explicit(dump, vttbr=second.ttbr(), vtcr=stage2_vtcr(form, 50, second.start))
+    assert given.missing(registers_needed(Regime.EL10, "2")) == []
+    assert translate(given, 0x2_0000_1234_4000, Regime.EL10, stages="2").output == 0xF_0000_0000_8000
+
+
 def test_with_registers_overrides_also_with_zero() -> None:
     machine = Machine({"A": 1, "B": 2}, SparseMemory(), {"PAN": 1})
     changed = with_registers(machine, {"A": 0, "C": 3})
