@@ -342,7 +342,8 @@ def _impdef(case: _Case) -> Explanation:
 
 
 def _profiling(case: _Case) -> Explanation:
-    return Explanation(f"{case.who}profiling exception (PMU, SPE or TRBE), ISS {case.bits(24, 0):#x}")
+    value, reason = case.word("PROFILING", "FSC")
+    return Explanation(f"{case.who}profiling exception: {reason or f'reserved reason {value:#x}'}")
 
 
 def _mops(case: _Case) -> Explanation:
@@ -352,13 +353,10 @@ def _mops(case: _Case) -> Explanation:
     else:
         what, operands = "cpy*", f"[{destination}]!, [{source}]!, {size}!"
     part = "epilogue" if case.bit(18) else "main"
-    why = (
-        "begun with the other option"
-        if case.bit(17)
-        else "not begun on a PE like this one, or not by a prologue"
+    option = "A" if case.bit(16) != case.bit(17) else "B"
+    return Explanation(
+        f"{case.who}{what} {operands}: {part} instruction, registers in the format of option {option}"
     )
-    option = "A" if case.bit(16) else "B"
-    return Explanation(f"{case.who}{what} {operands}: {part} instruction, option {option}, {why}")
 
 
 def _fpexc(case: _Case) -> Explanation:

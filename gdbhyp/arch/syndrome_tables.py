@@ -46,7 +46,7 @@ CLASSES: dict[int, ClassInfo] = {
     0x06: ClassInfo("Trapped LDC or STC", "LDC"),
     0x07: ClassInfo("Trapped SME, SVE, Advanced SIMD or floating-point access", "FP"),
     0x08: ClassInfo("Trapped VMRS access to an ID register", "MCR", "2"),
-    0x09: ClassInfo("Trapped pointer authentication instruction", "RES0", "23"),
+    0x09: ClassInfo("Trapped pointer authentication instruction", "RES0"),
     0x0A: ClassInfo("Trapped LD64B, ST64B* or other instruction without a class of its own", "OTHER"),
     0x0C: ClassInfo("Trapped MRRC (coproc 0b1110)", "MCRR"),
     0x0D: ClassInfo("Branch Target exception", "BTI"),
@@ -60,7 +60,7 @@ CLASSES: dict[int, ClassInfo] = {
     0x17: ClassInfo("SMC (AArch64)", "IMM16", "23"),
     0x18: ClassInfo("Trapped MSR, MRS or System instruction", "SYS64"),
     0x19: ClassInfo("Trapped SVE access", "RES0"),
-    0x1A: ClassInfo("Trapped ERET, ERETAA or ERETAB", "ERET", "2"),
+    0x1A: ClassInfo("Trapped ERET, ERETAA or ERETAB", "ERET", "12"),
     0x1B: ClassInfo("Trapped TSTART (FEAT_TME, withdrawn)", "TSTART"),
     0x1C: ClassInfo("Pointer authentication failure", "PACFAIL"),
     0x1D: ClassInfo("Trapped SME access", "SME"),
@@ -263,7 +263,10 @@ DABT_ISS2 = (
     Field("DirtyBit", 37, 37, "Dirty state fault", _yes("dirty state", "not by dirty state")),
     Field("Xs", 36, 32, "Register of ST64BV or ST64BV0 status", _register),
 )
-IABT_ISS2 = tuple(field for field in DABT_ISS2 if field.name in ("AssuredOnly", "Overlay", "DirtyBit"))
+IABT_ISS2 = tuple(
+    field for field in DABT_ISS2 if field.name in ("HDBSSF", "AssuredOnly", "Overlay", "DirtyBit")
+)
+GPC_ISS2 = tuple(field for field in DABT_ISS2 if field.name in ("HDBSSF", "GCS"))
 GCS_ISS2 = tuple(field for field in DABT_ISS2 if field.name == "GCS")
 
 _DABT_COMMON = (_FNV, _EA, _CM, _S1PTW, _WNR, _DFSC)
@@ -293,7 +296,17 @@ LAYOUTS: dict[str, tuple[Field, ...]] = {
     "RES0": (),
     "RAW": RAW_ISS,
     "IMPDEF": (Field("IMPLEMENTATION DEFINED", 24, 0, "IMPLEMENTATION DEFINED syndrome", _raw),),
-    "PROFILING": RAW_ISS,
+    "PROFILING": (
+        Field(
+            *("FSC", 5, 1, "Reason of the exception"),
+            {
+                0: "PMU counter overflow",
+                1: "Profiling Buffer management event",
+                2: "Trace buffer management event",
+            },
+        ),
+        Field("SYNC", 0, 0, "Taken synchronously", _yes("synchronous", "asynchronous")),
+    ),
     "WFX": (
         *(CV, COND),
         Field("RN", 9, 5, "Register Number of WFET or WFIT", _register),
@@ -385,8 +398,8 @@ LAYOUTS: dict[str, tuple[Field, ...]] = {
     ),
     "TSTART": (Field("Rd", 9, 5, "Destination register", _register),),
     "PACFAIL": (
-        Field("IorD", 1, 1, "Instruction or Data key", _yes("data key", "instruction key")),
-        Field("AorB", 0, 0, "A or B key", _yes("B key", "A key")),
+        Field("DnI", 1, 1, "Data or Instruction key", _yes("data key", "instruction key")),
+        Field("BnA", 0, 0, "B or A key", _yes("B key", "A key")),
     ),
     "SME": (
         Field(
@@ -425,7 +438,10 @@ LAYOUTS: dict[str, tuple[Field, ...]] = {
         *(_VNCR, _CM, _S1PTW, _WNR),
         Field("xFSC", 5, 0, "Instruction or Data Fault Status Code", _FSC),
     ),
-    "IABT": (_TOPLEVEL, _PFV, _FNV, _EA, _S1PTW, _IFSC),
+    "IABT": (
+        *(_TOPLEVEL, _PFV, _SET._replace(meaning={0: "not valid with this IFSC"})),
+        *(_FNV, _EA, _S1PTW, _IFSC),
+    ),
     "IABT SET": (_TOPLEVEL, _PFV, _SET, _FNV, _EA, _S1PTW, _IFSC),
     "DABT ISV": (*_DABT_VALID, _VNCR, *_DABT_COMMON),
     "DABT ISV LST": (*_DABT_VALID, _VNCR, _LST, *_DABT_COMMON),
@@ -444,14 +460,11 @@ LAYOUTS: dict[str, tuple[Field, ...]] = {
             "From the epilogue",
             _yes("epilogue instruction", "not the epilogue instruction"),
         ),
+        # DDI 0487M.a shows the two as one, FormatOption: the registers are in the format of option A when they differ.
         Field(
-            "WrongOption",
-            17,
-            17,
-            "Wrong option",
-            _yes("PSTATE.C does not match the implementation's option", "option is right"),
+            "WrongOption", 17, 17, "Wrong option (FormatOption[1])", _yes("not OptionA", "as OptionA says")
         ),
-        Field("OptionA", 16, 16, "Option A", _yes("Option A", "Option B")),
+        Field("OptionA", 16, 16, "Option A (FormatOption[0])", _yes("option A", "option B")),
         Field("destreg", 14, 10, "Destination address register", _register),
         Field("srcreg", 9, 5, "Source address or data register", _register),
         Field("sizereg", 4, 0, "Size register", _register),
@@ -510,22 +523,28 @@ _SERROR_DFSC = Field(
     *("DFSC", 5, 0, "Data Fault Status Code"),
     {0x00: "Uncategorized error", 0x11: "Asynchronous SError exception"},
 )
-LAYOUTS["SERROR"] = (_IDS, _WU, _EA, _SERROR_DFSC)
-LAYOUTS["SERROR AET"] = (
-    *(_IDS, _WU),
-    Field("VFV", 15, 15, "FAR valid", _yes("FAR is valid", "FAR is not valid")),
-    Field("PFV", 14, 14, "PFAR valid", _yes("PFAR is valid", "PFAR is not valid")),
+_SERROR_RAS = (
     Field(
-        "IESB",
-        13,
-        13,
-        "Implicit error synchronization",
+        *("ELS", 18, 18, "Meaning of ELR"),
+        _yes("triggered by the instruction at ELR", "asynchronous, ELR does not say the trigger"),
+    ),
+    _WU,
+    Field("VFV", 15, 15, "FAR valid", _yes("FAR is valid", "FAR is not valid")),
+    _PFV,
+    Field(
+        *("IESB", 13, 13, "Implicit error synchronization"),
         _yes("synchronized by an implicit ESB", "not by an implicit ESB"),
     ),
-    *(_AET, _EA),
+)
+LAYOUTS["SERROR AET"] = (
+    *(_IDS, *_SERROR_RAS, _AET, _EA),
     Field("WnRV", 7, 7, "WnR valid", _yes("WnR is valid", "WnR is not valid")),
-    Field("WnR", 6, 6, "Write not Read", _yes("write", "read")),
-    _SERROR_DFSC,
+    *(_WNR, _SERROR_DFSC),
+)
+LAYOUTS["SERROR"] = (
+    *(_IDS, *_SERROR_RAS),
+    _AET._replace(meaning={0: "not valid with this DFSC"}),
+    *(_EA, _SERROR_DFSC),
 )
 
 _GCS_EXTYPE = Field(
@@ -564,7 +583,7 @@ def layout_key(encoding: str, iss: int) -> str:
     status = iss & 0x3F
     if encoding == "DABT":
         key = "DABT ISV" if iss >> 24 & 1 else "DABT"
-        if status == 0x10:
+        if status in _EXTERNAL_CODES:
             return key + " SET"
         return key + " LST" if status in _LST_CODES else key
     if encoding == "IABT":
@@ -578,17 +597,18 @@ def layout_key(encoding: str, iss: int) -> str:
     return encoding
 
 
-# LST is reported for translation, access flag and permission faults.
+# Data Aborts report LST for translation, access flag and permission faults, SET and WU for External aborts.
 _LST_CODES = frozenset(
     code
     for code, status in FAULT_STATUS.items()
     if status.kind in ("translation", "access_flag", "permission")
 )
+_EXTERNAL_CODES = frozenset(code for code, status in FAULT_STATUS.items() if status.kind == "external_abort")
 
 ISS2_LAYOUTS: dict[str, tuple[Field, ...]] = {
     "DABT": DABT_ISS2,
     "IABT": IABT_ISS2,
     "WP": GCS_ISS2,
-    "GPC": GCS_ISS2,
+    "GPC": GPC_ISS2,
     "RAW": (Field("ISS2", 55, 32, "Instruction Specific Syndrome 2", _raw),),
 }
