@@ -30,7 +30,7 @@ from gdbhyp.arch.stage2 import STAGE2_REGISTERS
 from gdbhyp.engine.machine import Machine, Reader, Registers
 from gdbhyp.engine.results import Access, Attributes, Fault, Permissions, Step, Translation
 from gdbhyp.engine.walk import Fetch, Found, Leaf1, Leaf2, Walker, WalkFault, walker
-from gdbhyp.errors import MemoryUnavailable, UsageError
+from gdbhyp.errors import MemoryUnavailable, NoTarget, UsageError
 
 __all__ = [
     "Access",
@@ -52,6 +52,8 @@ BOTH, STAGE1, STAGE2 = "both", "1", "2"
 """The stages that a translation can be asked for."""
 
 _BLOCK_TYPE = Bits(1, 0)
+
+_NO_EL2 = "EL2 is not enabled in Secure state (SCR_EL3.EEL2 = 0), so there is no stage 2"
 
 
 def registers_needed(regime: Regime, stages: str = BOTH) -> tuple[str, ...]:
@@ -155,6 +157,7 @@ def translate(
 
     :raises Unsupported: if a feature is in use that is not modelled.
     :raises UsageError: if the regime has no stage 2, or ``stages`` is not "both", "1" or "2".
+    :raises NoTarget: if stage 2 is asked for in Secure state without EL2.
     """
     if stages not in (BOTH, STAGE1, STAGE2):
         raise UsageError(f"stages are both, 1 or 2, not {stages}")
@@ -163,6 +166,8 @@ def translate(
     walk = walker(machine, regime, force_stage2=stages == STAGE2)
     fetches: list[Fetch] = []
     found: Found | WalkFault
+    if stages == STAGE2 and walk.second is None:
+        raise NoTarget(_NO_EL2)
     if stages == STAGE2:
         second = walk.stage2(address, walk.space, access, fetches)
         found = second if isinstance(second, WalkFault) else Found(second.output, second.space, None, second)
@@ -196,51 +201,38 @@ def report(
 ) -> Translation:
     """Put the outcome of a walk in words; the arguments are those of the walk."""
     two = walk.regime is Regime.EL10 and walk.controls.el2_enabled
-    output_space = "IPA" if stages == STAGE1 and two else "PA"
     first = walk.first(address)
-    vmid = None
-    if walk.second is not None:
-        vmid = walk.second.vmid
-    common = {
-        "input": Address(address),
-        "input_space": "IPA" if stages == STAGE2 else "VA",
-        "output_space": output_space,
-        "regime": walk.regime,
-        "stages": stages,
-        "steps": tuple(_step(walk, fetch, first) for fetch in fetches),
-        "asid": None if stages == STAGE2 else first.asid,
-        "vmid": vmid,
-    }
-    if isinstance(found, WalkFault):
-        return Translation(
-            **common,  # type: ignore[arg-type]
-            output=None,
-            ipa=None if found.ipa is None or found.s1ptw else IPA(found.ipa),
-            fault=_fault(walk, found, address, access),
-            permissions=None,
-            attributes=None,
-            level=None,
-            page_size=0,
-            contiguous=False,
-            space="",
-            ns=False,
-        )
-    leaf = found.second or found.first
-    assert leaf is not None
-    ipa = found.first.output if found.first is not None and found.second is not None else None
+    fault = _fault(walk, found, address, access) if isinstance(found, WalkFault) else None
+    leaf = None if isinstance(found, WalkFault) else found.second or found.first
     return Translation(
-        **common,  # type: ignore[arg-type]
-        output=Address(found.output),
-        ipa=None if ipa is None else IPA(ipa),
-        fault=None,
-        permissions=permissions_of(found),
-        attributes=attributes_of(found),
-        level=leaf.level,
-        page_size=page_size(found),
-        contiguous=_contiguous(leaf),
-        space=found.space.value,
-        ns=found.space is Space.NON_SECURE,
+        input=Address(address),
+        input_space="IPA" if stages == STAGE2 else "VA",
+        output=None if isinstance(found, WalkFault) else Address(found.output),
+        output_space="IPA" if stages == STAGE1 and two else "PA",
+        ipa=_intermediate(found),
+        regime=walk.regime,
+        stages=stages,
+        fault=fault,
+        steps=tuple(_step(walk, fetch, first) for fetch in fetches),
+        permissions=None if isinstance(found, WalkFault) else permissions_of(found),
+        attributes=None if isinstance(found, WalkFault) else attributes_of(found),
+        level=None if leaf is None else leaf.level,
+        page_size=0 if isinstance(found, WalkFault) else page_size(found),
+        contiguous=leaf is not None and _contiguous(leaf),
+        space="" if leaf is None else leaf.space.value,
+        ns=leaf is not None and leaf.space is Space.NON_SECURE,
+        asid=None if stages == STAGE2 else first.asid,
+        vmid=None if walk.second is None else walk.second.vmid,
     )
+
+
+def _intermediate(found: Found | WalkFault) -> IPA | None:
+    """The IPA between the stages: not one that stage 1 only looked for its own tables at."""
+    if isinstance(found, WalkFault):
+        return None if found.ipa is None or found.s1ptw else IPA(found.ipa)
+    if found.first is None or found.second is None:
+        return None
+    return IPA(found.first.output)
 
 
 def page_size(found: Found) -> int:
@@ -455,10 +447,15 @@ def _fault(walk: Walker, stop: WalkFault, address: int, access: Access | None) -
 
 
 class Stage2Reader:
-    """IPA space as a reader: stage 2 of the machine over its physical memory, also while HCR_EL2.VM = 0."""
+    """IPA space as a reader: stage 2 of the machine over its physical memory, also while HCR_EL2.VM = 0.
+
+    :raises NoTarget: if there is no EL2 in this Security state.
+    """
 
     def __init__(self, machine: Machine) -> None:
         self._walk = walker(machine, Regime.EL10, force_stage2=True)
+        if self._walk.second is None:
+            raise NoTarget(_NO_EL2)
         self._memory: Reader = machine.memory
 
     def read(self, address: int, size: int, /) -> bytes:

@@ -200,46 +200,31 @@ class Walker:
         tables = 0
         above = 0
         assured = p.pnch
-        top = True
+        top: bool | None = va & _UPPER != 0
         walked: Leaf2 | None = None
         nested: list[Fetch] | None = None
         for lookup in p.levels:
-            level, shift, index_mask, block, leaf_mask, offset_mask = lookup
+            level, shift, index_mask, block, _, _ = lookup
             address = table | va >> shift & index_mask
             if address & beyond:
                 return WalkFault(faults.ADDRESS_SIZE, 1, above)
             physical = address
             table_space = space
             if second is not None and second_ns is not None:
-                if fetches is not None:
-                    nested = []
-                s2 = second if space is own else second_ns
-                found = self._stage2(s2, address, space, nested, True)
-                if isinstance(found, WalkFault):
+                nested = None if fetches is None else []
+                located = self._locate(second if space is own else second_ns, address, space, top, nested)
+                if isinstance(located, WalkFault):
                     if fetches is not None:
                         fetches += nested or ()
-                    return found
-                walked = found
-                denied = stage2_denies_walk(
-                    s2,
-                    found.descriptor,
-                    write=False,
-                    top=bool(va & _UPPER) if top else None,
-                    device=s2.memory_is_device(found.descriptor),
-                    space=found.space,
-                )
-                if denied is not None:
-                    if fetches is not None:
-                        fetches += nested or ()
-                    return WalkFault(faults.PERMISSION, 2, found.level, True, address, space, None, denied)
-                physical = found.output
-                table_space = found.space
+                    return located
+                walked = located
+                physical = located.output
+                table_space = located.space
             if gpt is not None:
                 violation = gpt.check(physical, table_space)
                 if violation is not None:
-                    return WalkFault(
-                        faults.GRANULE_PROTECTION, 1, level, address=physical, violation=violation
-                    )
+                    kind = faults.GRANULE_PROTECTION
+                    return WalkFault(kind, 1, level, address=physical, violation=violation)
             try:
                 descriptor = int.from_bytes(read(physical, 8), order)
             except MemoryUnavailable:
@@ -247,44 +232,64 @@ class Walker:
             if fetches is not None:
                 fetches.append(Fetch(1, level, table, address, descriptor, space, tuple(nested or ())))
             form = descriptor & _TYPE
+            if assured:
+                assured = _still_assured(walked, descriptor)
             if form == _TABLE and level != _FINAL:
                 if p.haft and access is not None and not descriptor & _S1_AF:
-                    stop = self._update_denied(walked, address, space)
-                    if stop is not None:
-                        return stop
+                    denied = self._update_denied(walked, address, space)
+                    if denied is not None:
+                        return denied
                 tables |= descriptor
                 table = descriptor & in_place | (descriptor & high) << high_shift
                 if descriptor & _S1_NS_TABLE and space is Space.SECURE:
                     space = Space.NON_SECURE
-                if assured:
-                    assured = _still_assured(walked, descriptor)
                 above = level
-                top = False
+                top = None
                 continue
             if form == _PAGE or (form == _BLOCK and block):
                 break
             return WalkFault(faults.TRANSLATION, 1, level)
 
-        output = descriptor & leaf_mask | (descriptor & high) << high_shift | va & offset_mask
+        output = descriptor & lookup.leaf_mask | (descriptor & high) << high_shift | va & lookup.offset_mask
         leaf_space = space if space is Space.NON_SECURE else stage1.leaf_space(p, space, descriptor)
+        leaf = Leaf1(output, leaf_space, p, descriptor, level, tables, assured)
         if p.amec_faults and leaf_space is Space.REALM and descriptor & _S1_AMEC:
             return WalkFault(faults.TRANSLATION, 1, level)
         if output & beyond:
             return WalkFault(faults.ADDRESS_SIZE, 1, level)
         if not descriptor & _S1_AF and not p.ha:
             return WalkFault(faults.ACCESS_FLAG, 1, level)
-        if assured:
-            assured = _still_assured(walked, descriptor)
-        if access is not None:
-            rights = stage1_rights(p, descriptor, tables, leaf_space, pan=access.pan and self.pan)
-            denied = stage1_denies(p, descriptor, rights[0 if access.el else 1], access.kind)
-            if denied is not None:
-                return WalkFault(faults.PERMISSION, 1, level, denied=denied)
-            if not descriptor & _S1_AF:
-                stop = self._update_denied(walked, address, space)
-                if stop is not None:
-                    return stop
-        return Leaf1(output, leaf_space, p, descriptor, level, tables, assured)
+        if access is None:
+            return leaf
+        return self._refused(leaf, access, walked, address, space) or leaf
+
+    def _refused(
+        self, leaf: Leaf1, access: Access, walked: Leaf2 | None, address: int, space: Space
+    ) -> WalkFault | None:
+        """Return the fault of an access to a stage-1 leaf, whose descriptor is at ``address`` of ``space``."""
+        p, descriptor = leaf.params, leaf.descriptor
+        assert descriptor is not None
+        assert leaf.level is not None
+        rights = stage1_rights(p, descriptor, leaf.tables, leaf.space, pan=access.pan and self.pan)
+        denied = stage1_denies(p, descriptor, rights[0 if access.el else 1], access.kind)
+        if denied is not None:
+            return WalkFault(faults.PERMISSION, 1, leaf.level, denied=denied)
+        return None if descriptor & _S1_AF else self._update_denied(walked, address, space)
+
+    def _locate(
+        self, p: Stage2Params, ipa: int, space: Space, top: bool | None, fetches: list[Fetch] | None
+    ) -> Leaf2 | WalkFault:
+        """Find a stage-1 descriptor in physical memory; ``top`` is as in ``stage2_denies_walk``."""
+        found = self._stage2(p, ipa, space, fetches, True)
+        if isinstance(found, WalkFault):
+            return found
+        device = p.memory_is_device(found.descriptor)
+        denied = stage2_denies_walk(
+            p, found.descriptor, write=False, top=top, device=device, space=found.space
+        )
+        if denied is None:
+            return found
+        return WalkFault(faults.PERMISSION, 2, found.level, True, ipa, space, None, denied)
 
     def stage2(
         self,
@@ -320,7 +325,7 @@ class Walker:
         table = p.base
         above = 0
         for lookup in p.levels:
-            level, shift, index_mask, block, leaf_mask, offset_mask = lookup
+            level, shift, index_mask, block, _, _ = lookup
             address = table | ipa >> shift & index_mask
             if address & beyond:
                 return WalkFault(faults.ADDRESS_SIZE, 2, above, s1ptw, ipa, ipa_space)
@@ -344,7 +349,7 @@ class Walker:
                 break
             return WalkFault(faults.TRANSLATION, 2, level, s1ptw, ipa, ipa_space)
 
-        output = descriptor & leaf_mask | (descriptor & high) << high_shift | ipa & offset_mask
+        output = descriptor & lookup.leaf_mask | (descriptor & high) << high_shift | ipa & lookup.offset_mask
         if output & beyond:
             return WalkFault(faults.ADDRESS_SIZE, 2, level, s1ptw, ipa, ipa_space)
         if not descriptor & _S2_AF and not p.ha:

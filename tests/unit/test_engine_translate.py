@@ -29,7 +29,7 @@ from gdbhyp.engine.translate import (
     translate,
     with_registers,
 )
-from gdbhyp.errors import MemoryUnavailable, UsageError
+from gdbhyp.errors import MemoryUnavailable, NoTarget, UsageError
 
 E2H, TGE, VM = 1 << 34, 1 << 27, 1
 FORMATS = [Format(12), Format(12, ds=True), Format(14), Format(14, ds=True), Format(16, lpa=True)]
@@ -230,6 +230,11 @@ def test_wrong_questions() -> None:
         translate(machine, 0, Regime.EL2, stages="2")
     with pytest.raises(UsageError, match="both, 1 or 2"):
         translate(machine, 0, Regime.EL10, stages="3")
+    secure = with_registers(machine, {"SCR_EL3": 0})
+    with pytest.raises(NoTarget, match="EEL2"):
+        translate(secure, 0, Regime.EL10, stages="2")
+    with pytest.raises(NoTarget, match="EEL2"):
+        Stage2Reader(secure)
 
 
 def test_changed_registers_are_seen() -> None:
