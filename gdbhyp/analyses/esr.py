@@ -5,30 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import ClassVar
 
-from gdbhyp.arch.spaces import Word
-from gdbhyp.arch.syndrome import Abort, ExceptionClass, FieldValue, Syndrome, decode_esr
+from gdbhyp.arch.syndrome import Syndrome, decode_esr
 
 
 @dataclass(frozen=True)
-class EsrReport:
-    """A decoded ESR; the keys of the JSON contract. ``fields`` are in descending bit order."""
+class EsrReport(Syndrome):
+    """A decoded ESR; its fields are the keys of the JSON contract. ``verbose`` asks for every field in text."""
 
     kind: ClassVar[str] = "esr"
 
-    esr: Word
-    el: int
-    ec: ExceptionClass
-    il: int
-    iss: Word
-    iss2: Word
-    encoding: str
-    fields: tuple[FieldValue, ...]
-    summary: str
-    instruction: str | None
-    system_register: str | None
-    call: str | None
-    immediate: int | None
-    abort: Abort | None
     verbose: bool = field(default=False, metadata={"json": False})
 
 
@@ -42,12 +27,9 @@ class EsrReports:
     rows: tuple[EsrReport, ...]
 
 
-_FROM_SYNDROME = tuple(f.name for f in fields(EsrReport) if f.name != "verbose")
-
-
 def explain(syndrome: Syndrome, *, verbose: bool = False) -> EsrReport:
-    """Return the report of a decoded syndrome; ``verbose`` asks for every field in text."""
-    return EsrReport(**{name: getattr(syndrome, name) for name in _FROM_SYNDROME}, verbose=verbose)
+    """Return the report of a decoded syndrome."""
+    return EsrReport(**{f.name: getattr(syndrome, f.name) for f in fields(Syndrome)}, verbose=verbose)
 
 
 def value(esr: int, el: int, *, verbose: bool = False) -> EsrReport:

@@ -6,43 +6,24 @@ from dataclasses import dataclass, field, fields, replace
 from typing import ClassVar
 
 from gdbhyp.arch.regimes import Regime
-from gdbhyp.arch.spaces import IPA, Address
 from gdbhyp.engine.machine import Machine
-from gdbhyp.engine.results import Access, Attributes, Fault, Permissions, Step, Translation
+from gdbhyp.engine.results import Access, Translation
 from gdbhyp.engine.stop import Stop
 from gdbhyp.engine.translate import current_regime, explicit, registers_needed, translate
 from gdbhyp.errors import RegisterUnavailable, UsageError
 
 
 @dataclass(frozen=True)
-class WalkReport:
-    """A translation with its whole walk; the fields are those of ``Translation``."""
+class WalkReport(Translation):
+    """A translation with its whole walk; ``verbose`` asks for the stage-2 walks of stage-1 tables in text."""
 
     kind: ClassVar[str] = "walk"
 
-    input: Address
-    input_space: str
-    output: Address | None
-    output_space: str
-    ipa: IPA | None
-    regime: Regime
-    stages: str
-    fault: Fault | None
-    steps: tuple[Step, ...]
-    permissions: Permissions | None
-    attributes: Attributes | None
-    level: int | None
-    page_size: int
-    contiguous: bool
-    space: str
-    ns: bool
-    asid: int | None
-    vmid: int | None
     verbose: bool = field(default=False, metadata={"json": False})
 
 
 def report_of(translation: Translation, *, verbose: bool = False) -> WalkReport:
-    """Return the report of a translation; ``verbose`` asks for the stage-2 walks of stage-1 tables in text."""
+    """Return the report of a translation."""
     values = {f.name: getattr(translation, f.name) for f in fields(Translation)}
     return WalkReport(**values, verbose=verbose)
 
