@@ -227,6 +227,8 @@ def _variants(name: str, value: int, e2h: bool) -> list[str]:
         return [f"{name}/fault"]
     if name in ("SPSR_EL1", "SPSR_EL2", "SPSR_EL3", "CPSR") and value & 0x10:
         return [f"{name}/aarch32"]
+    if name == "CCSIDR_EL1" and value >> 32:
+        return [f"{name}/CCIDX"]
     return [f"{name}/E2H", name] if e2h else [name]
 
 

@@ -147,6 +147,7 @@ KINDS: dict[str, Callable[[int, int], str]] = {
     "bits": _bits,
     "tsz": lambda value, _register: f"{64 - value} bits",
     "twed": lambda value, _register: f"{1 << value + 8} cycles",
+    "linesize": lambda value, _register: f"{16 << value} bytes",
     "log2words": lambda value, _register: f"{4 << value} bytes",
     "sl0": lambda _value, register: start_level(register),
     "attributes": lambda value, _register: attributes(value),
@@ -162,6 +163,7 @@ KINDS: dict[str, Callable[[int, int], str]] = {
     "va12": _shifted(12, "VA"),
     "pa": _shifted(0, "PA"),
     "pa12": _shifted(12, "PA"),
+    "pa16": _shifted(16, "PA"),
     "ipa12": _shifted(12, "IPA page"),
     "table1": _shifted(1, "table at"),
 }

@@ -30,7 +30,9 @@ def their_fields(source: str) -> Iterator[tuple[str, str, int, int]]:
 
 def our_fields(register: str) -> set[tuple[str, int, int]]:
     """Return the fields of all layouts of a register, names in capitals."""
-    layouts = [layout_of(register, value, e2h=e2h) for value in (0, 1, 0x10) for e2h in (False, True)]
+    layouts = [
+        layout_of(register, value, e2h=e2h) for value in (0, 1, 0x10, 1 << 32) for e2h in (False, True)
+    ]
     return {(field.name.upper(), field.msb, field.lsb) for layout in layouts for field in layout.fields}
 
 
