@@ -12,6 +12,7 @@
  *   slot vm= slot= ipa= size= hva= flags=              a memory slot, KVM's flags
  *   map vm= va= ipa= size= block=                      a range of the guest's own stage 1
  *   code vm= spun=                                     the VA of an instruction that each round passes
+ *   host exit=                                         the VA of the function in this program that handles MMIO exits
  *   page vm= ipa= pa=                                  the physical page behind an IPA, from /proc/self/pagemap
  *   mmio vm= vcpu= seq= ipa= len= write= data=         a KVM_EXIT_MMIO; seq counts those of the vCPU from 1
  *   count vm= vcpu= mmio= intr= rounds=                so far; every two seconds, and at the end
@@ -318,7 +319,7 @@ static void doorbell(struct vm *vm)
         die("mprotect");
 }
 
-static void mmio_exit(struct vcpu *vcpu)
+__attribute__((noinline)) static void mmio_exit(struct vcpu *vcpu)
 {
     struct kvm_run *run = vcpu->run;
     uint64_t data = 0, ipa = run->mmio.phys_addr;
@@ -447,6 +448,7 @@ int main(int argc, char **argv)
     kvm_fd = open("/dev/kvm", O_RDWR);
     if (kvm_fd < 0)
         die("/dev/kvm");
+    say("VMM host exit=0x%llx\n", (unsigned long long)(uintptr_t)mmio_exit);
     for (int i = 0; i < vms; i++) {
         make_vm(&machines[i], i);
         for (int j = 0; j < vcpus; j++)

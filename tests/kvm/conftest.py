@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from support import tools
 from support.gdb_session import GdbSession
 
 from kvm.debugger import Debugger
-from kvm.rig import TARGETS, Rig, Target, boot, build_initramfs
+from kvm.rig import TARGETS, Rig, Target, boot, boot_xen, build_initramfs
 
 GDBINIT = tools.ROOT / "gdbhyp" / "gdbinit.py"
 
@@ -28,9 +29,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Put QEMU's stderr and the end of the serial console below a failure."""
     report = yield
-    rig = getattr(item, "funcargs", {}).get("rig")
-    if report.failed and isinstance(rig, Rig):
-        report.sections.append(("rig", rig.tail()))
+    if report.failed:
+        rigs = [value for value in getattr(item, "funcargs", {}).values() if isinstance(value, Rig)]
+        report.sections.extend(("rig", rig.tail()) for rig in rigs)
     return report
 
 
@@ -50,11 +51,19 @@ def rig(
         yield running
 
 
-@pytest.fixture
-def debugger(rig: Rig, tmp_path: Path) -> Iterator[Debugger]:
-    """A GDB attached to the rig, without the plugin: all CPUs are stopped, somewhere."""
-    with GdbSession(tools.gdb_multiarch(), tmp_path) as session:
+@pytest.fixture(scope="session")
+def xen(initramfs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    """Xen with a Linux domain."""
+    with boot_xen(tmp_path_factory.mktemp("xen"), initramfs) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def _attached(rig: Rig, folder: Path, *, plugin: bool) -> Iterator[Debugger]:
+    with GdbSession(tools.gdb_multiarch(), folder) as session:
         session.run("set architecture aarch64")
+        if plugin:
+            session.run(f"source {GDBINIT}")
         session.run(f"target remote {rig.machine.gdb}")
         try:
             yield Debugger(session, rig)
@@ -65,7 +74,21 @@ def debugger(rig: Rig, tmp_path: Path) -> Iterator[Debugger]:
 
 
 @pytest.fixture
-def hyp(debugger: Debugger) -> Debugger:
+def debugger(rig: Rig, tmp_path: Path) -> Iterator[Debugger]:
+    """A GDB attached to the rig, without the plugin: all CPUs are stopped, somewhere."""
+    with _attached(rig, tmp_path, plugin=False) as attached:
+        yield attached
+
+
+@pytest.fixture
+def hyp(rig: Rig, tmp_path: Path) -> Iterator[Debugger]:
     """The same with the plugin."""
-    debugger.session.run(f"source {GDBINIT}")
-    return debugger
+    with _attached(rig, tmp_path, plugin=True) as attached:
+        yield attached
+
+
+@pytest.fixture
+def xen_hyp(xen: Rig, tmp_path: Path) -> Iterator[Debugger]:
+    """A GDB with the plugin, attached to Xen."""
+    with _attached(xen, tmp_path, plugin=True) as attached:
+        yield attached

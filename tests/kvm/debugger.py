@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable
 
 from support.gdb_session import GdbSession
@@ -67,15 +68,17 @@ class Debugger:
             stopped.set()
             stopper.join()
 
-    def run_to(self, address: int) -> None:
-        """Run until a CPU is about to execute at a VA, in whatever context, and select that CPU."""
-        before = set(self.session.python("[b.number for b in gdb.breakpoints() or ()]"))
-        self.session.run(f"hbreak *{address:#x}")
-        number = (set(self.session.python("[b.number for b in gdb.breakpoints()]")) - before).pop()
+    def run_to(self, address: int, condition: str = "") -> None:
+        """Run until a CPU is about to execute at a VA, in whatever context, and select that CPU.
+
+        ``condition`` is an expression of GDB's, which is several times quicker than one of ours.
+        """
+        where = f"hbreak *{address:#x}" + (f" if {condition}" if condition else "")
+        number = self.session.run(where).split()[3]
         self.run_for(_PATIENCE)
         self.session.run(f"delete {number}")
         self.select(self.cpu)
-        assert self.register("pc") == address, f"{address:#x} is not reached\n{self.rig.tail()}"
+        assert self.register("pc") == address, f"not reached: {where}\n{self.rig.tail()}"
 
     def run_until(self, wanted: Callable[[], bool]) -> None:
         """Stop at random moments until ``wanted()`` is true of a CPU, and select it."""
@@ -108,20 +111,37 @@ class Debugger:
         raise AssertionError(f"only the host has code at {spun:#x}\n{self.rig.tail()}")
 
     def stop_in_host(self) -> None:
-        """Stop a CPU in the host's kernel or in a program of the host, and select it."""
-        self.run_until(self.in_host)
+        """Stop a CPU in the host's kernel, and select it."""
+        self.run_until(lambda: self.in_host() and self.el > 0)
 
-    def stop_at_exit(self, wanted: Callable[[int], bool] = lambda esr: True) -> int:
-        """Stop where a guest's synchronous exception with a wanted ESR_EL2 enters EL2; return ESR_EL2."""
+    def stop_in_host_program(self) -> None:
+        """Stop in the VMM, where it handles an MMIO exit, and select that CPU."""
+        self.run_to(self.rig.said("host")[0]["exit"])
+
+    def stop_at_host_call(self) -> None:
+        """Stop where a call of the host's kernel enters EL2; there is none such in VHE."""
+        self.stop_in_host()
+        self.run_to(self.register("VBAR_EL2") + SYNC_FROM_LOWER)
+
+    def stop_at_exit(self, condition: str = "") -> int:
+        """Stop where a guest's synchronous exception enters EL2 with GDB's ``condition`` true; return ESR_EL2."""
         if self.rig.vector is None:
             self.stop_in_guest()
             self.rig.vector = self.register("VBAR_EL2")
-        for _ in range(_ATTEMPTS):
-            self.run_to(self.rig.vector + SYNC_FROM_LOWER)
-            esr = self.register("ESR_EL2")
-            if wanted(esr):
-                return esr
-        raise AssertionError(f"no such exit in {_ATTEMPTS}\n{self.rig.tail()}")
+        self.run_to(self.rig.vector + SYNC_FROM_LOWER, condition)
+        return self.register("ESR_EL2")
+
+    def vmm_is_told(self, ipa: int, data: int, vm: int | None = None) -> bool:
+        """Run until the VMM has printed the store of ``data`` to ``ipa``; False if it does not."""
+        deadline = time.monotonic() + _PATIENCE
+        while time.monotonic() < deadline:
+            self.run_for(0.05)
+            if any(
+                line["write"] and (line["ipa"], line["data"]) == (ipa, data) and vm in (None, line["vm"])
+                for line in self.rig.said("mmio")
+            ):
+                return True
+        return False
 
     def gva2gpa(self, va: int) -> int | None:
         """Return the PA that QEMU itself finds for a VA of the selected CPU's current regime, both stages."""
@@ -131,11 +151,15 @@ class Debugger:
         return int(answer.removeprefix("gpa: "), 16)
 
 
-def is_mmio_abort(esr: int) -> bool:
-    """Whether it is a Translation fault of a guest's Data Abort that describes its access (ISV), no S1PTW."""
-    return esr >> 26 == 0x24 and bool(esr >> 24 & 1) and not esr >> 7 & 1 and esr & 0x3C == 0x04
+MMIO_ABORT = "$ESR_EL2 >> 26 == 0x24 && ($ESR_EL2 & 0x10000BC) == 0x1000004"
+"""A Translation fault of a guest's Data Abort that describes its access: ISV, not S1PTW, any level."""
+
+PERMISSION_ABORT = "$ESR_EL2 >> 26 == 0x24 && ($ESR_EL2 & 0xBC) == 0xC"
+"""A Permission fault of a guest's Data Abort that is not on a stage-1 walk."""
+
+IS_WRITE = "($ESR_EL2 & 0x40) != 0"
 
 
-def is_permission_abort(esr: int) -> bool:
-    """Whether it is a stage-2 Permission fault of a Data Abort from a guest."""
-    return esr >> 26 == 0x24 and not esr >> 7 & 1 and esr & 0x3C == 0x0C
+def within(register: str, start: int, size: int) -> str:
+    """Return GDB's expression for a register's value lying in a range."""
+    return f"(unsigned long) ${register} - {start:#x}UL < {size:#x}UL"

@@ -38,6 +38,7 @@ PKVM = Target("6.1", "protected", "pkvm", "Protected nVHE mode initialized succe
 NVHE_6_12 = Target("6.12", "nvhe", "kvm-nvhe", "Hyp nVHE mode initialized successfully")
 VHE_6_12 = Target("6.12", "vhe", "kvm-vhe", "VHE mode initialized successfully")
 HVHE_6_12 = Target("6.12", "protected", "kvm-hvhe", "Protected hVHE mode initialized successfully")
+XEN = Target("6.1", "xen", "xen", "Xen version 4.17")
 TARGETS = (NVHE, VHE, PKVM, NVHE_6_12, VHE_6_12, HVHE_6_12)
 
 
@@ -95,23 +96,37 @@ def boot(folder: Path, target: Target, initramfs: Path, options: str) -> Iterato
 
     The kernel randomises its addresses, as it does for a user.
     """
-    kernel = fetch(target.kernel)["KERNEL_" + target.kernel.replace(".", "_")]
-    serial = folder / "serial"
     arguments = [
-        *(
-            "-M",
-            "virt,virtualization=on,gic-version=3",
-            "-cpu",
-            "max,pauth-impdef=on",
-            "-smp",
-            "2",
-            "-m",
-            "512",
-        ),
-        *("-serial", f"file:{serial}", "-kernel", str(kernel), "-initrd", str(initramfs)),
+        *("-cpu", "max,pauth-impdef=on", "-m", "512", "-kernel", _kernel(target), "-initrd", str(initramfs)),
         *("-append", f"console=ttyAMA0 kvm-arm.mode={target.mode} {options}"),
     ]
-    with qemu.machine(folder, arguments, paused=False) as machine:
+    with _run(folder, target, arguments) as rig:
+        yield rig
+
+
+@contextlib.contextmanager
+def boot_xen(folder: Path, initramfs: Path) -> Iterator[Rig]:
+    """Boot Xen with the 6.1 kernel as its first domain, which has no /dev/kvm and so runs no VMM."""
+    loader = "guest-loader,addr="
+    arguments = [
+        *("-cpu", "cortex-a57", "-m", "1024", "-kernel", str(fetch("xen")["XEN"])),
+        *("-append", "dom0_mem=512M console=dtuart dtuart=/pl011@9000000"),
+        *("-device", f"{loader}0x49000000,kernel={_kernel(XEN)},bootargs=console=hvc0"),
+        *("-device", f"{loader}0x4d000000,initrd={initramfs}"),
+    ]
+    with _run(folder, XEN, arguments) as rig:
+        yield rig
+
+
+def _kernel(target: Target) -> str:
+    return str(fetch(target.kernel)["KERNEL_" + target.kernel.replace(".", "_")])
+
+
+@contextlib.contextmanager
+def _run(folder: Path, target: Target, arguments: list[str]) -> Iterator[Rig]:
+    serial = folder / "serial"
+    board = ["-M", "virt,virtualization=on,gic-version=3", "-smp", "2", "-serial", f"file:{serial}"]
+    with qemu.machine(folder, [*board, *arguments], paused=False) as machine:
         rig = Rig(target, machine, serial)
         _wait_until_ready(rig)
         yield rig

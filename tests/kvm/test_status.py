@@ -48,6 +48,25 @@ def test_host(hyp: Debugger) -> None:
     _is_expected_hypervisor(hyp, status)
 
 
+def test_host_program(hyp: Debugger) -> None:
+    hyp.stop_in_host_program()
+    status = hyp.session.json("hyp-status")
+    assert (status["el"], status["world"]) == (0, "host")
+    _is_expected_hypervisor(hyp, status)
+
+
+def test_host_call(hyp: Debugger) -> None:
+    """The hypervisor works for the host, with the vectors that it has for the host."""
+    if hyp.rig.target in _VHE:
+        hyp.stop_in_host()
+        assert hyp.el == 2, "a VHE host is in EL2 and has nobody to call"
+        return
+    hyp.stop_at_host_call()
+    status = hyp.session.json("hyp-status")
+    assert (status["el"], status["world"]) == (2, "hypervisor")
+    _is_expected_hypervisor(hyp, status)
+
+
 def _is_expected_hypervisor(debugger: Debugger, status: dict[str, object]) -> None:
     target = debugger.rig.target
     assert status["hypervisor"] == target.hypervisor

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 
+from kvm.compare import compare_with_qemu
 from kvm.debugger import Debugger
-
-_PAGE = 0x1000
-_RANDOM = 20
-_GENERAL = [f"x{n}" for n in range(31)]
-_POINTERS = ("pc", "sp", "VBAR", "VBAR_EL2", "ELR_EL1", "ELR_EL2", "FAR_EL1", "FAR_EL2", "TPIDR_EL1")
 
 
 def _guest(debugger: Debugger) -> None:
@@ -29,41 +23,14 @@ def _host(debugger: Debugger) -> None:
 
 
 def _host_user(debugger: Debugger) -> None:
-    debugger.run_until(lambda: debugger.in_host() and debugger.el == 0)
+    debugger.stop_in_host_program()
 
 
 @pytest.mark.parametrize("stop", [_guest, _exit, _host, _host_user], ids=lambda f: f.__name__.strip("_"))
 def test_same_as_qemu(hyp: Debugger, stop: Callable[[Debugger], None]) -> None:
     """Addresses of the guests' maps, what registers point to, and random ones, in the stop's regime."""
     stop(hyp)
-    access = "--access read" + (" --el0" if hyp.el == 0 else "")
-    pan, mapped = hyp.register("cpsr") >> 22 & 1, 0
-
-    def denied_by_pan(walk: Any) -> bool:
-        """QEMU's walk is an access of the CPU as it stands: PSTATE.PAN keeps a kernel off a program's pages."""
-        return bool(pan) and walk["permissions"] is not None and walk["permissions"]["el0_read"]
-
-    for va in sorted(set(_addresses(hyp))):
-        walk = hyp.session.json(f"hyp-walk {va:#x} {access}")
-        expected = hyp.gva2gpa(va)
-        found = None if walk["output"] is None else int(walk["output"], 16)
-        assert found == expected or (expected is None and denied_by_pan(walk)), f"{va:#x}: {walk}"
-        mapped += expected is not None
-    assert mapped >= 5, "the sample has to reach mapped memory"
-
-
-def _addresses(debugger: Debugger) -> Iterable[int]:
-    chance = random.Random(1)
-    for line in debugger.rig.said("map"):
-        start, end = line["va"], line["va"] + line["size"]
-        yield from (start - 1, start, end - 1, end)
-        yield from (chance.randrange(start, end) for _ in range(3))
-    for name in (*_POINTERS, *_GENERAL):
-        value = debugger.register(name)
-        yield from (value, (value + chance.randrange(-16 * _PAGE, 16 * _PAGE)) & (1 << 64) - 1)
-    for _ in range(_RANDOM):
-        low = chance.getrandbits(chance.choice((32, 40, 48, 52, 56)))
-        yield from (low, low | 0xFFFF << 48)
+    compare_with_qemu(hyp)
 
 
 def test_stage2_is_linux_pagemap(hyp: Debugger) -> None:
