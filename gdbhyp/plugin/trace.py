@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 _ERET = (0xD69F03E0, 0xD69F0BFF, 0xD69F0FFF)
 _PAGE = 4096
-# How far from its vectors a hypervisor's ERET instructions are looked for: code that is only a hypervisor is small, but a
-# hypervisor that is a whole kernel (VHE) is not.
+# How far from its vectors a hypervisor's ERET instructions are looked for: code that is only a hypervisor is small, but
+# a hypervisor that is a whole kernel (VHE) is not.
 _NEAR, _FAR = 1 << 20, 16 << 20
 
 
@@ -30,6 +30,8 @@ class _Source(Protocol):
     name: str
 
     def at_stop(self) -> None: ...
+
+    def at_prompt(self) -> None: ...
 
     def close(self) -> None: ...
 
@@ -123,6 +125,11 @@ class LiveTracer:
                 self._source.at_stop()
             except (gdb.error, GdbhypError) as error:
                 self._end(f"the target did not answer: {error}")
+
+    def prompted(self) -> None:
+        """The person types."""
+        if self._source is not None:
+            self._source.at_prompt()
 
     def _end(self, reason: str) -> None:
         source, self._source = self._source, None
@@ -218,6 +225,9 @@ class _Listeners:
     def stop(self, _: gdb.StopEvent) -> None:
         self._tracer.stopped()
 
+    def prompt(self, _: None = None) -> None:
+        self._tracer.prompted()
+
     def gone(self, event: gdb.ConnectionEvent) -> None:
         self._tracer.connection_gone(event.connection)
 
@@ -228,6 +238,7 @@ _listeners: dict[int, _Listeners] = {}
 def _listen(tracer: LiveTracer) -> None:
     listeners = _listeners[id(tracer)] = _Listeners(tracer)
     gdb.events.stop.connect(listeners.stop)
+    gdb.events.before_prompt.connect(listeners.prompt)
     gdb.events.connection_removed.connect(listeners.gone)
 
 
@@ -235,6 +246,7 @@ def _ignore(tracer: LiveTracer) -> None:
     listeners = _listeners.pop(id(tracer), None)
     if listeners is not None:
         gdb.events.stop.disconnect(listeners.stop)
+        gdb.events.before_prompt.disconnect(listeners.prompt)
         gdb.events.connection_removed.disconnect(listeners.gone)
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 import gdb
 
 from gdbhyp.errors import GdbhypError, NoTarget
+from gdbhyp.plugin.trace_interrupt import CtrlC
 from gdbhyp.plugin.trace_registers import PacketRegisters
 from gdbhyp.trace.events import EC_HVC64, EC_SMC64, SERROR, SYNC, Returned, Taken
 from gdbhyp.trace.ring import Recording
@@ -31,13 +32,13 @@ _WITH_HPFAR = frozenset((0x20, 0x24))
 _LOOKS = 16
 
 
-class _Point(gdb.Breakpoint):
+class Point(gdb.Breakpoint):
     """An internal hardware breakpoint that records and goes on.
 
-    Hardware, because memory is not touched for it, and because QEMU makes no difference.
+    Hardware, because memory is not touched for it, and because QEMU makes no difference. ``hit`` says whether to stop.
     """
 
-    def __init__(self, address: int, hit: Callable[[_Point], None]) -> None:
+    def __init__(self, address: int, hit: Callable[[Point], bool]) -> None:
         super().__init__(f"*{address:#x}", type=gdb.BP_HARDWARE_BREAKPOINT, internal=True)
         self.silent = True
         self.address = address
@@ -45,12 +46,8 @@ class _Point(gdb.Breakpoint):
         self._hit = hit
 
     def stop(self) -> bool:
-        """Record; stop only if the person pressed Ctrl-C meanwhile."""
-        try:
-            self._hit(self)
-        except KeyboardInterrupt:
-            return True
-        return False
+        """Record; return whether the person pressed Ctrl-C."""
+        return self._hit(self)
 
 
 class BreakSource:
@@ -65,10 +62,10 @@ class BreakSource:
         self.stops = 0
         self._fail = fail
         self._keep_returns = returns
-        self._vectors: dict[int, list[_Point]] = {}
-        self._returns: dict[int, _Point] = {}
+        self._vectors: dict[int, list[Point]] = {}
+        self._returns: dict[int, Point] = {}
         self._seq = 0
-        self._vtcr: int | None = None
+        self._ctrl_c = CtrlC()
         if self.registers.get("VBAR_EL2") is None:
             raise NoTarget(
                 "the stub shows no VBAR_EL2, so the vectors of EL2 cannot be found: use --source log"
@@ -88,22 +85,31 @@ class BreakSource:
         """Put breakpoints on the vectors of one base, once; a base of 0 is one that was never set."""
         if base is None or base & ~0x7FF == 0 or base in self._vectors:
             return
-        points: list[_Point] = []
+        points: list[Point] = []
         self._vectors[base] = points
-        points.extend(_Point(base + offset, self._taken) for offset in _LOWER_EL)
+        points.extend(Point(base + offset, self._taken) for offset in _LOWER_EL)
 
     def watch_returns(self, addresses: Iterable[int]) -> None:
         """Put breakpoints on ERET instructions."""
         for address in addresses:
             if address not in self._returns:
-                self._returns[address] = _Point(address, self._returned)
+                self._returns[address] = Point(address, self._returned)
 
     def at_stop(self) -> None:
         """Look at the CPU that stopped for the person: it may be in a world with a vector base of its own."""
+        if self._ctrl_c.pressed:
+            gdb.write("Interrupted at a recorded exception.\n")
+            gdb.execute("frame")
+        self._ctrl_c.release()
         self.watch_vectors(self.registers.get("VBAR_EL2"))
+
+    def at_prompt(self) -> None:
+        """Make sure that Ctrl-C is GDB's while the person types."""
+        self._ctrl_c.release()
 
     def close(self) -> None:
         """Take all breakpoints away."""
+        self._ctrl_c.release()
         points = [point for points in self._vectors.values() for point in points]
         points.extend(self._returns.values())
         self._vectors.clear()
@@ -120,10 +126,18 @@ class BreakSource:
         self.false_hits += 1
         return False
 
-    def _taken(self, point: _Point) -> None:
-        with _Guard(self._fail):
+    def _taken(self, point: Point) -> bool:
+        return self._undisturbed(lambda: self.recording.add(self._exception(point.address)))
+
+    def _undisturbed(self, record: Callable[[], None]) -> bool:
+        """Record if the CPU is in EL2; return whether the person pressed Ctrl-C."""
+        self._ctrl_c.hold()
+        try:
             if self._in_el2():
-                self.recording.add(self._exception(point.address))
+                record()
+        except (gdb.error, GdbhypError) as error:
+            self._fail(f"the target did not answer: {error}")
+        return self._ctrl_c.pressed
 
     def _exception(self, vector: int) -> Taken:
         get = self.registers.get
@@ -159,22 +173,22 @@ class BreakSource:
             return None
         return self.registers.get("VTCR_EL2")
 
-    def _returned(self, point: _Point) -> None:
-        with _Guard(self._fail):
-            if not self._in_el2():
-                return
-            get = self.registers.get
-            base = get("VBAR_EL2")
-            known = base in self._vectors
-            self.watch_vectors(base)
-            if self._keep_returns:
-                self.recording.add(self._return(base))
-                return
-            point.looks = point.looks + 1 if known else 0
-            if point.looks >= _LOOKS:
-                gdb.post_event(lambda: self._let_go(point))
+    def _returned(self, point: Point) -> bool:
+        return self._undisturbed(lambda: self._look(point))
 
-    def _let_go(self, point: _Point) -> None:
+    def _look(self, point: Point) -> None:
+        """At an ERET, whose world is about to be entered: find its vectors."""
+        base = self.registers.get("VBAR_EL2")
+        known = base in self._vectors
+        self.watch_vectors(base)
+        if self._keep_returns:
+            self.recording.add(self._return(base))
+            return
+        point.looks = point.looks + 1 if known else 0
+        if point.looks >= _LOOKS:
+            gdb.post_event(lambda: self._let_go(point))
+
+    def _let_go(self, point: Point) -> None:
         if self._returns.pop(point.address, None) is point and point.is_valid():
             point.delete()
 
@@ -194,22 +208,6 @@ class BreakSource:
         )
         self._seq += 1
         return event
-
-
-class _Guard:
-    """Ends the recording with a reason when the target stops to answer; nothing else is caught."""
-
-    def __init__(self, fail: Callable[[str], None]) -> None:
-        self._fail = fail
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
-        if isinstance(error, (gdb.error, GdbhypError)):
-            self._fail(f"the target did not answer: {error}")
-            return True
-        return False
 
 
 def _cpu() -> int:
