@@ -1,7 +1,7 @@
 """What a processor implements, from its ID registers.
 
-Source: Arm ARM (DDI 0487) D24.2, ID_AA64MMFR0_EL1 to ID_AA64MMFR4_EL1, ID_AA64PFR0_EL1 to ID_AA64PFR2_EL1 and
-ID_AA64ISAR1_EL1; field positions as in AARCHMRS 2026-03.
+Source: Arm ARM (DDI 0487) D24.2, ID_AA64MMFR0_EL1 to ID_AA64MMFR4_EL1, ID_AA64PFR0_EL1 to ID_AA64PFR2_EL1,
+ID_AA64ISAR1_EL1 and ID_AA64ISAR2_EL1; field positions as in AARCHMRS 2026-03.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ ID_REGISTERS = (
     "ID_AA64PFR1_EL1",
     "ID_AA64PFR2_EL1",
     "ID_AA64ISAR1_EL1",
+    "ID_AA64ISAR2_EL1",
 )
 
 # ID_AA64MMFR0_EL1
@@ -69,6 +70,8 @@ MTEPERM = Bits(3, 0)
 APA = Bits(7, 4)
 API = Bits(11, 8)
 XS = Bits(59, 56)
+# ID_AA64ISAR2_EL1
+APA3 = Bits(15, 12)
 
 PA_SIZES = (32, 36, 40, 42, 44, 48, 52, 56)
 """Address size in bits by the encoding that PARange, TCR_ELx.(I)PS, VTCR_EL2.PS and GPCCR_EL3.PPS share."""
@@ -174,7 +177,7 @@ def features(register: Callable[[str], int]) -> Features:
 
 
 def _features(
-    mmfr0: int, mmfr1: int, mmfr2: int, mmfr3: int, pfr0: int, pfr1: int, pfr2: int, isar1: int
+    mmfr0: int, mmfr1: int, mmfr2: int, mmfr3: int, pfr0: int, pfr1: int, pfr2: int, isar1: int, isar2: int
 ) -> Features:
     pamax = PA_SIZES[min(PARANGE(mmfr0), 7)]
     return Features(
@@ -197,7 +200,7 @@ def _features(
         nv2=NV(mmfr2) >= 2,
         s2fwb=FWB(mmfr2) >= 1,
         e0pd=E0PD(mmfr2) >= 1,
-        pauth=bool(APA(isar1) or API(isar1)),
+        pauth=bool(APA(isar1) or API(isar1) or APA3(isar2)),
         tcr2=TCRX(mmfr3) >= 1,
         sctlr2=SCTLRX(mmfr3) >= 1,
         s1pie=S1PIE(mmfr3) >= 1,

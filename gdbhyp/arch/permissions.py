@@ -107,7 +107,7 @@ def _executable_from(p: Stage1Params, space: Space) -> bool:
 
 
 def _direct(p: Stage1Params, descriptor: int, tables: int) -> tuple[int, int, int]:
-    """Privileged, unpriviliged and "would EL0 execute" rights from AP, XN and the table descriptors."""
+    """Privileged, unprivileged and "would EL0 execute" rights from AP, XN and the table descriptors."""
     ap = stage1.AP(descriptor)
     if p.ha and p.hd and stage1.DBM(descriptor):
         ap &= 0b01

@@ -524,7 +524,7 @@ class _ThroughStage2:
         parts = []
         at, end = address, address + size
         while at < end:
-            found = self._walk.stage2(at, space)
+            found = self._walk.locate(self._walk.second_of(space), at, space, None, None)
             if isinstance(found, WalkFault):
                 reason = f"stage 2 has a {FAULT_WORDS[found.kind]} at level {found.level}"
                 raise MemoryUnavailable("IPA", address, size, reason, at)

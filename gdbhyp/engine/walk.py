@@ -3,6 +3,18 @@
 This is the part that has to be fast, so it deals in ints and tuples; ``translate``, ``at`` and ``map`` put
 words on what it returns. Order of checks and levels of faults are those of Arm's ASL v9.4
 ``AArch64_S1Translate``, ``AArch64_S1Walk``, ``AArch64_S2Translate`` and ``AArch64_S2Walk``.
+
+Choices where the architecture leaves one to the processor, here and in what the walk is made of:
+
+* TxSZ out of its range is a level-0 translation fault, never clamped.
+* A reserved TG field, or one that selects an absent granule, acts as the smallest granule there is.
+* The contiguous bit is a hint: it changes no output address and, misplaced, faults nothing. nT faults nothing.
+* HCR_EL2.{NV,NV1} = {0,1} acts as {0,0}.
+* With {E2H,TGE} = {1,1}, HCR_EL2.VM, DC, CD, ID and PTW act as 0 for AT S12E* too.
+* A reserved MAIR byte and SH = 0b01 are reported as they are; a reserved stage-2 inner cacheability is
+  Write-Back.
+* Setting the access flag of a stage-1 descriptor needs the right to write in stage 2, for AT as for an access.
+* Fetching an instruction from Device memory is not a permission fault of its own.
 """
 
 from __future__ import annotations
@@ -212,7 +224,7 @@ class Walker:
             table_space = space
             if second is not None and second_ns is not None:
                 nested = None if fetches is None else []
-                located = self._locate(second if space is own else second_ns, address, space, top, nested)
+                located = self.locate(second if space is own else second_ns, address, space, top, nested)
                 if isinstance(located, WalkFault):
                     if fetches is not None:
                         fetches += nested or ()
@@ -276,7 +288,7 @@ class Walker:
             return WalkFault(faults.PERMISSION, 1, leaf.level, denied=denied)
         return None if descriptor & _S1_AF else self._update_denied(walked, address, space)
 
-    def _locate(
+    def locate(
         self, p: Stage2Params, ipa: int, space: Space, top: bool | None, fetches: list[Fetch] | None
     ) -> Leaf2 | WalkFault:
         """Find a stage-1 descriptor in physical memory; ``top`` is as in ``stage2_denies_walk``."""

@@ -195,6 +195,27 @@ def test_registers_that_allow_no_walk(value: int) -> None:
     assert only.kind == "registers"
 
 
+def test_a_table_that_stage2_does_not_let_be_read() -> None:
+    """Stage 2 maps the level 3 table without the right to read: a walk faults there, and so does the map."""
+    memory = SparseMemory()
+    tables = Tables(memory, Format(12), 39, 1, 0x10_0000)
+    tables.map(0x5000, 0x9000)
+    leaf_table = tables.slot(0x5000, 3) & ~0xFFF
+    second = Tables(memory, Format(12), 39, 1, 0x40_0000)
+    for page in (tables.root, tables.slot(0, 2) & ~0xFFF, 0x9000):
+        second.map(page, page, 3, RW2)
+    second.map(leaf_table, leaf_table, 3, AF | 2 << 6 | 0b1111 << 2)
+    two = {"VTCR_EL2": stage2_vtcr(Format(12), 39, 1), "VTTBR_EL2": second.ttbr(), "HCR_EL2": 1}
+    machine = stage1_machine(tables, 39, **two)
+    fault = translate(machine, 0x5000, Regime.EL10).fault
+    assert fault is not None
+    assert (fault.kind, fault.s1ptw) == ("permission", True)
+    (only,) = map_stage(machine, Regime.EL10, 1)
+    assert isinstance(only, Problem)
+    assert (only.kind, only.level, only.address_space) == ("unreadable", 3, "IPA")
+    assert "stage 2 has a permission fault at level 3" in only.text
+
+
 LEAF_ATTRIBUTES = st.sampled_from([RW2, AF | 1 << 6, RW2 | 2 << 53, RW2 | 1 << 52, RW2 & ~AF, RW2 | 1 << 51])
 
 
