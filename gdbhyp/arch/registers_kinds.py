@@ -182,14 +182,45 @@ def trap_rule(register: str) -> Callable[[str], tuple[str, dict[int, str]]] | No
     def rule(field: str) -> tuple[str, dict[int, str]]:
         inverted = field[0] == "n" and field[1:2].isupper()
         target = field[1:] if inverted else field
-        return f"{what[0].upper()}{what[1:]} {target}", {
-            0 if inverted else 1: f"{what} {target} at EL1 and EL0"
-        }
+        words = f"{what} {_accessed(target)}" if what else _executed(target)
+        return f"Trap {words}", {0 if inverted else 1: words}
 
     return rule
 
 
 _FINE_GRAINED = (
     *(("HFGRTR", "reads of"), ("HDFGRTR", "reads of"), ("HAFGRTR", "reads of")),
-    *(("HFGWTR", "writes of"), ("HDFGWTR", "writes of"), ("HFGITR", "execution of")),
+    *(("HFGWTR", "writes of"), ("HDFGWTR", "writes of"), ("HFGITR", "")),
 )
+
+
+def _accessed(register: str) -> str:
+    """Return the registers that a field names, and where their accesses trap."""
+    levels = "at EL1" if register.endswith(("_EL1", "Key")) else "at EL1 and EL0"
+    return f"{register.replace('n_EL', '<n>_EL')} {levels}"
+
+
+_INSTRUCTIONS = {
+    "ERET": "ERET, ERETAA and ERETAB at EL1",
+    "SVC_EL0": "SVC at EL0",
+    "SVC_EL1": "SVC at EL1",
+    "PSBCSYNC": "PSB CSYNC at EL1 and EL0",
+    "GCSPUSHM_EL1": "GCSPUSHM at EL1",
+    "GCSSTR_EL1": "GCSSTR and GCSSTTR at EL1",
+    "GCSEPP": "GCSPUSHX, GCSPOPCX and GCSPOPX at EL1",
+    "BRBIALL": "BRB IALL at EL1",
+    "BRBINJ": "BRB INJ at EL1",
+    "ICIVAU": "IC IVAU at EL1 and EL0",
+}
+_ONLY_AT_EL1 = ("TLBI", "PLBI", "AT", "IC", "DCI", "DCCSW", "DCCISW")
+
+
+def _executed(field: str) -> str:
+    """Return the instruction that a field of HFGITR_EL2 or HFGITR2_EL2 names, and where it traps."""
+    if field in _INSTRUCTIONS:
+        return _INSTRUCTIONS[field]
+    levels = "at EL1" if field.startswith(_ONLY_AT_EL1) else "at EL1 and EL0"
+    for mnemonic in ("TLBI", "PLBI", "AT", "IC", "DC", "CFP", "CPP", "DVP", "COSP"):
+        if field.startswith(mnemonic):
+            return f"{mnemonic} {field.removeprefix(mnemonic)} {levels}"
+    return f"{field} {levels}"

@@ -154,10 +154,28 @@ def test_a_missing_enable_traps() -> None:
 
 
 def test_fine_grained_traps() -> None:
-    assert "TCR_EL1: reads of TCR_EL1 at EL1 and EL0" in trapped_by("HFGRTR_EL2", 1 << 32)
+    assert "TCR_EL1: reads of TCR_EL1 at EL1" in trapped_by("HFGRTR_EL2", 1 << 32)
     every = (1 << 64) - 1
     assert not any(line.startswith("n") for line in trapped_by("HFGRTR_EL2", every))
     assert "nTPIDR2_EL0: reads of TPIDR2_EL0 at EL1 and EL0" in trapped_by("HFGRTR_EL2", 0)
+
+
+@pytest.mark.parametrize(
+    ("bit", "text"),
+    [
+        (0, "ICIALLUIS: IC IALLUIS at EL1"),
+        (2, "ICIVAU: IC IVAU at EL1 and EL0"),
+        (4, "DCISW: DC ISW at EL1"),
+        (10, "DCCIVAC: DC CIVAC at EL1 and EL0"),
+        (12, "ATS1E1R: AT S1E1R at EL1"),
+        (29, "TLBIVAE1IS: TLBI VAE1IS at EL1"),
+        (48, "CFPRCTX: CFP RCTX at EL1 and EL0"),
+        (51, "ERET: ERET, ERETAA and ERETAB at EL1"),
+        (52, "SVC_EL0: SVC at EL0"),
+    ],
+)
+def test_fine_grained_instruction_traps(bit: int, text: str) -> None:
+    assert text in trapped_by("HFGITR_EL2", 1 << bit)
 
 
 def test_cptr_traps_by_e2h() -> None:
