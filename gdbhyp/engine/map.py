@@ -176,6 +176,18 @@ class _Mapper:
 
     def runs(self, table: _Table) -> Iterator[_Found]:
         """Decode a table and those below it."""
+        open_tables = [self._items(table)]
+        while open_tables:
+            for item in open_tables[-1]:
+                if isinstance(item, _Table):
+                    open_tables.append(self._items(item))
+                    break
+                yield item
+            else:
+                open_tables.pop()
+
+    def _items(self, table: _Table) -> Iterator[_Found | _Table]:
+        """Decode one table; those below it come as they are."""
         level = self.levels[table.depth]
         bits = level.shift + DESCRIPTOR_BITS
         span = 1 << bits
@@ -262,7 +274,9 @@ class _Mapper:
             return -1
         return descriptor + step
 
-    def _mixed(self, table: _Table, level: Level, base: int, address: int, data: bytes) -> Iterator[_Found]:
+    def _mixed(
+        self, table: _Table, level: Level, base: int, address: int, data: bytes
+    ) -> Iterator[_Found | _Table]:
         """Decode descriptors of a level that has tables below it."""
         step = level.offset_mask + 1
         if data == bytes(len(data)):
@@ -291,7 +305,7 @@ class _Mapper:
                     if isinstance(only, _Run) and only.constant and (only.start, only.end) == (at, at + step):
                         yield only._replace(end=at + step * len(entries))
                         return
-                yield from self.runs(child)
+                yield child
             elif level.block:
                 output = descriptor & level.leaf_mask | (descriptor & self.high) << self.high_shift
                 if output & self.beyond:
