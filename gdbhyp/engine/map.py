@@ -36,6 +36,7 @@ _S2_IGNORED = Bits(57, 56).in_place | Bits(63, 63).in_place
 """Leaf bits that mean nothing to a translation: for software, or to the TLB and branch protection."""
 
 _HIERARCHICAL = Bits(63, 59).in_place
+_SHAPE_LIMIT = 4096
 _PROBE = 4096
 """Memory comes and goes in pages: a page that cannot be read at either end is not tried in between."""
 
@@ -319,6 +320,8 @@ class _Mapper:
         key = (level.level, descriptor & self.key_mask, table.tables, table.space)
         found = self.shapes.get(key)
         if found is None:
+            if len(self.shapes) >= _SHAPE_LIMIT:
+                self.shapes.clear()
             made = self.shape(level.level, descriptor, table.tables, table.space)
             found = self.shapes[key] = self.interned.setdefault(made, made)
         return found

@@ -131,6 +131,7 @@ def test_stage2_reader_says_what_is_missing() -> None:
         (Access("execute", 1), 0x2ABC, 0x8200_000F, None),
         # The level 3 table is out of reach: S1PTW with the stage-2 level, and the IPA of the descriptor.
         (Access("read", 1), 0x20_0ABC, 0x9200_0086, 0x7770),
+        (Access("write", 1), 0x20_0ABC, 0x9200_00C6, 0x7770),
     ],
 )
 def test_faults_as_el2_sees_them(access: Access, address: int, esr: int, hpfar: int | None) -> None:
@@ -149,6 +150,22 @@ def test_faults_as_el2_sees_them(access: Access, address: int, esr: int, hpfar: 
     assert fault.esr_el2 == esr, hex(fault.esr_el2)
     assert fault.far_el2 == address
     assert (fault.hpfar_el2, fault.hpfar_valid) == (hpfar, hpfar is not None)
+
+
+@pytest.mark.parametrize(
+    ("hcr", "regime", "access", "esr"),
+    [
+        (0, Regime.EL2, None, 0x9600_0004),
+        (0, Regime.EL2, Access("execute", 2), 0x8600_0004),
+        (E2H, Regime.EL20, Access("write", 2), 0x9600_0044),
+        (E2H | TGE, Regime.EL20, Access("write", 0), 0x9200_0044),
+    ],
+)
+def test_faults_of_el2_itself(hcr: int, regime: Regime, access: Access | None, esr: int) -> None:
+    regs = EVERYTHING | {"SCTLR_EL2": 5, "HCR_EL2": hcr, "TCR_EL2": 11}
+    fault = translate(Machine(regs, SparseMemory()), 0, regime, access=access).fault
+    assert fault is not None
+    assert (fault.esr_el2, fault.hpfar_valid, fault.hpfar_el2) == (esr, False, None)
 
 
 def test_registers_needed() -> None:
