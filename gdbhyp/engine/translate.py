@@ -405,9 +405,6 @@ FAULT_WORDS = {
 _OWN_EL = {Regime.EL10: 1, Regime.EL3: 3}
 
 
-_OWN_EL = {"EL1&0": 1, "EL2": 2, "EL2&0": 2, "EL3": 3}
-
-
 def _fault(walk: Walker, stop: WalkFault, address: int, access: Access | None) -> Fault:
     access = access or Access(el=_OWN_EL.get(walk.regime, 2))
     fst = faults.status_code(stop.kind, stop.level, on_walk=stop.on_walk)
