@@ -78,15 +78,6 @@ PA_SIZES = (32, 36, 40, 42, 44, 48, 52, 56)
 
 _ABSENT = 0b1111
 
-ASSUMED = {
-    "ID_AA64MMFR0_EL1": PARANGE.put(6) | TGRAN16.put(2) | TGRAN4.put(1),
-    "ID_AA64MMFR1_EL1": HAFDBS.put(2) | VMIDBITS.put(2) | VH.put(1) | HPDS.put(1) | XNX.put(1),
-    "ID_AA64MMFR2_EL1": VARANGE.put(1) | ST.put(1) | FWB.put(1) | E0PD.put(1),
-}
-"""A processor with every granule, 52-bit addresses and the optional table formats of before Armv9: what
-tables given by hand are read with when the target shows no ID registers, so that TCR_ELx and VTCR_EL2 alone
-decide."""
-
 
 @dataclass(frozen=True, slots=True)
 class Granules:

@@ -20,7 +20,7 @@ from gdbhyp.arch.attributes import (
     uncached,
 )
 from gdbhyp.arch.controls import DC, TGE, VM, controls
-from gdbhyp.arch.features import ASSUMED, features
+from gdbhyp.arch.features import EVERYTHING, features
 from gdbhyp.arch.fields import Bits
 from gdbhyp.arch.granules import CONTIGUOUS_BITS, FINAL_LEVEL, leaf_bits
 from gdbhyp.arch.regimes import Regime, Space
@@ -138,7 +138,7 @@ def explicit(
         values.update(given)
     values["HCR_EL2"] = hcr
     if get("ID_AA64MMFR0_EL1") is None:
-        values.update(ASSUMED)
+        values.update(EVERYTHING)
     return with_registers(machine, values)
 
 
