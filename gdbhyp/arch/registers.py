@@ -180,8 +180,8 @@ def compose(name: str, value: int, fields: Mapping[str, int], *, e2h: bool = Fal
 def trapped_by(name: str, value: int, *, e2h: bool = False) -> list[str]:
     """Return what this value of a trap register traps to EL2, a sentence a field, from the highest bit down.
 
-    >>> trapped_by("HCR_EL2", 1 << 13)
-    ['TWI: WFI and WFIT at EL1 and EL0']
+    >>> trapped_by("ICH_HCR_EL2", 1 << 14)
+    ['TDIR: writes of ICC_DIR_EL1 at EL1']
 
     :raises UsageError: as ``describe``.
     """

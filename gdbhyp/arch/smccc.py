@@ -1,10 +1,9 @@
-"""Names of SMC and HVC calls: the SMC Calling Convention's function identifiers and the hypervisors' own
-numbers.
+"""Names of SMC and HVC calls: function identifiers of the SMC Calling Convention, and hypervisors' own numbers.
 
-Sources: Arm DEN0028 (SMCCC), DEN0022 (PSCI), DEN0054 (SDEI), DEN0057 (paravirtualized time), DEN0070
-(errata management), DEN0077 (FF-A), DEN0098 (TRNG), DEN0137 (RMM), DEN0140 (FF-A memory management); for
-the vendor-specific hypervisor services of KVM the kernel's documentation "Documentation/virt/kvm/arm"; for
-Xen the public header's list of hypercalls, "xen/include/public/xen.h" (MIT licence).
+Sources: Arm DEN0022 (PSCI), DEN0028 (SMCCC), DEN0054 (SDEI), DEN0057 (paravirtualized time), DEN0070
+(workarounds), DEN0077 and DEN0140 (FF-A), DEN0098 (TRNG), DEN0100 (errata management), DEN0137 (RMM); for the
+vendor-specific hypervisor services of KVM the kernel's documentation, Documentation/virt/kvm/arm; for Xen the
+list of hypercalls in its public header, xen/include/public/xen.h (MIT licence).
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ _FUNCTIONS: dict[int, str] = {
     0x0_0001: "SMCCC_ARCH_FEATURES",
     0x0_0002: "SMCCC_ARCH_SOC_ID",
     0x0_0003: "SMCCC_ARCH_FEATURE_AVAILABILITY",
+    0x0_0004: "SMCCC_ARCH_WORKAROUND_4",
     0x0_3FFF: "SMCCC_ARCH_WORKAROUND_3",
     0x0_7FFF: "SMCCC_ARCH_WORKAROUND_2",
     0x0_8000: "SMCCC_ARCH_WORKAROUND_1",
@@ -53,6 +53,8 @@ _FUNCTIONS: dict[int, str] = {
     0x4_0013: "PSCI_MEM_PROTECT",
     0x4_0014: "PSCI_MEM_PROTECT_CHECK_RANGE",
     0x4_0015: "PSCI_SYSTEM_OFF2",
+    0x4_0016: "PSCI_CLEAN_INV_MEMREGION",
+    0x4_0017: "PSCI_CLEAN_INV_MEMREGION_ATTRIBUTES",
     0x4_0020: "SDEI_VERSION",
     0x4_0021: "SDEI_EVENT_REGISTER",
     0x4_0022: "SDEI_EVENT_ENABLE",
@@ -208,7 +210,13 @@ XEN_IMMEDIATE = 0xEA1
 # KVM's host calls its own EL2 code with fast SMC64 numbers of this range; each version has its own.
 _HOST_CALL = 0xC600_0000
 
-_STUB_CALLS = ("HVC_SET_VECTORS", "HVC_SOFT_RESTART", "HVC_RESET_VECTORS", "HVC_FINALISE_EL2")
+_STUB_CALLS = (
+    "HVC_SET_VECTORS",
+    "HVC_SOFT_RESTART",
+    "HVC_RESET_VECTORS",
+    "HVC_FINALISE_EL2",
+    "HVC_GET_ICH_VTR_EL2",
+)
 
 _BREAKPOINTS = (
     (0x004, 0x007, "kprobe or uprobe"),
