@@ -33,6 +33,7 @@ _NAME_OF = {kind: name for name, kind in _KINDS.items()}
 _WORDS = frozenset(("reason", "world"))
 _COUNTS = frozenset(("seq", "cpu", "from_el", "to_el", "time", "missing", "vmid"))
 _PLAIN = _WORDS | _COUNTS
+_LARGEST = {"cpu": 4095, "from_el": 3, "to_el": 3, "vmid": 0xFFFF}
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,8 @@ def decode(line: str | bytes) -> Event:
     if kind is None:
         raise ValueError("an unknown kind of event")
     values = {name: _value(name, value) for name, value in fields.items() if name in kind._fields}
+    if kind is Returned:
+        values.setdefault("cpu", None)
     try:
         return kind(**values)
     except TypeError as error:
@@ -95,6 +98,8 @@ def _value(name: str, value: Any) -> Any:
     if type(value) is not expected or (name == "world" and value not in WORLDS):
         raise ValueError(f"{name} is {value!r}")
     if not isinstance(value, str) or name in _PLAIN:
+        if not 0 <= (value if isinstance(value, int) else 0) <= _LARGEST.get(name, 1 << 64):
+            raise ValueError(f"{name} is {value!r}")
         return value
     number = int(value, 16)
     if number >> 64 or number < 0:

@@ -28,27 +28,27 @@ FIRST_LINE = b"Taking exception "
 RETURN_LINE = b"Exception return from "
 
 _ITEM = re.compile(
-    rb"Taking exception (\d+) \[[^]\n]*\] on CPU (\d+)\n"
+    rb"Taking exception (\d{1,3}) \[[^]\n]*\] on CPU (\d{1,3})\n"
     rb"\.\.\.from EL(\d) to EL\d\n"
-    rb"\.\.\.with ESR 0x[0-9a-f]+/0x([0-9a-f]+)\n"
-    rb"(?:\.\.\.with FAR 0x([0-9a-f]+)\n)?"
-    rb"(?:\.\.\.with SPSR 0x([0-9a-f]+)\n)?"
-    rb"\.\.\.with ELR 0x([0-9a-f]+)\n"
-    rb"\.\.\.to EL(\d) PC 0x([0-9a-f]+) PSTATE 0x[0-9a-f]+\n"
-    rb"|Exception return from AArch\d\d EL(\d) to AArch\d\d EL(\d) PC 0x([0-9a-f]+)\n"
+    rb"\.\.\.with ESR 0x[0-9a-f]+/0x([0-9a-f]{1,16})\n"
+    rb"(?:\.\.\.with FAR 0x([0-9a-f]{1,16})\n)?"
+    rb"(?:\.\.\.with SPSR 0x([0-9a-f]{1,16})\n)?"
+    rb"\.\.\.with ELR 0x([0-9a-f]{1,16})\n"
+    rb"\.\.\.to EL(\d) PC 0x([0-9a-f]{1,16}) PSTATE 0x[0-9a-f]+\n"
+    rb"|Exception return from AArch\d\d EL(\d) to AArch\d\d EL(\d) PC 0x([0-9a-f]{1,16})\n"
     rb"|([^\n]*)\n"
 )
-_HEAD = re.compile(rb"Taking exception (\d+) \[[^]\n]*\] on CPU (\d+)")
+_HEAD = re.compile(rb"Taking exception (\d{1,3}) \[[^]\n]*\] on CPU (\d{1,3})")
 _LINE = re.compile(
     rb"\.\.\.(?:from EL(\d) to EL\d"
-    rb"|with ESR 0x[0-9a-f]+/0x([0-9a-f]+)"
-    rb"|with FAR 0x([0-9a-f]+)"
-    rb"|with SPSR 0x([0-9a-f]+)"
-    rb"|with ELR 0x([0-9a-f]+)"
-    rb"|to EL(\d) PC 0x([0-9a-f]+) PSTATE 0x[0-9a-f]+"
+    rb"|with ESR 0x[0-9a-f]+/0x([0-9a-f]{1,16})"
+    rb"|with FAR 0x([0-9a-f]{1,16})"
+    rb"|with SPSR 0x([0-9a-f]{1,16})"
+    rb"|with ELR 0x([0-9a-f]{1,16})"
+    rb"|to EL(\d) PC 0x([0-9a-f]{1,16}) PSTATE 0x[0-9a-f]+"
     rb"|(handled as .*))"
 )
-_RETURN = re.compile(rb"Exception return from AArch\d\d EL(\d) to AArch\d\d EL(\d) PC 0x([0-9a-f]+)")
+_RETURN = re.compile(rb"Exception return from AArch\d\d EL(\d) to AArch\d\d EL(\d) PC 0x([0-9a-f]{1,16})")
 
 # The place of a line in its record, which is also the number of its group in _LINE.
 _FROM, _ESR, _FAR, _SPSR, _ELR, _TO, _PC, _HANDLED = range(1, 9)

@@ -177,6 +177,9 @@ class WorldTracker:
         self._bases = _Evidence(_MOST_PAGES)
         self._pages = _Evidence(_MOST_PAGES)
         self._returns: list[_Kept] = []
+        self._first_returns = 0
+        self._calls_only: dict[int, bool] = {}
+        self._vhe_bases: dict[int, Party] = {}
 
     def take(self, event: Event) -> Party | None:
         """Return whom an exception interrupted; None for the other kinds of events."""
@@ -243,20 +246,25 @@ class WorldTracker:
             self._bases.learn(event.base, expected)
             self._pages.learn(page, expected)
             return expected
-        party = self._bases.get(event.base) or self._pages.get(page)
+        # That a base was the host's so far says nothing unless guests have others.
+        party = self._bases.get(event.base) if self._bases.knows(GUEST) else None
+        if party is None:
+            party = self._pages.get(page)
         if party is None:
             party = self._by_kind(event) if expected is None else expected
         self._correct(cpu, party)
         return party
 
     def _deduce_vhe(self, event: Taken) -> Party:
-        """Return whom EL2, which is the host, was entered from: the host's own user space, or a guest."""
-        known = self._bases.get(event.base)
-        if known is None:
-            known = HOST if event.from_el == 0 else GUEST
-            if event.from_el == 1:
-                self._bases.learn(event.base, GUEST)
-        return known
+        """Return whom EL2, which is the host, was entered from: the host's own user space, or a guest.
+
+        A host that still boots a CPU at EL1 makes nothing but calls, through vectors that no guest uses.
+        """
+        if event.from_el == 1 and not self._calls_only.get(event.base):
+            self._vhe_bases[event.base] = GUEST
+        elif event.ec == EC_SVC64:
+            self._vhe_bases[event.base] = HOST
+        return self._vhe_bases.get(event.base, HOST)
 
     @staticmethod
     def _correct(cpu: _Cpu, party: Party) -> None:
@@ -275,14 +283,19 @@ class WorldTracker:
 
     def _recognise(self, event: Taken) -> None:
         ec = event.ec
+        if len(self._calls_only) < _MOST_PAGES or event.base in self._calls_only:
+            self._calls_only[event.base] = ec == EC_HVC64 and self._calls_only.get(event.base, True)
         if ec == EC_SVC64:
             self.vhe = True
-            self._bases.learn(event.base, HOST)
         elif ec == EC_HVC64 and (event.esr or 0) & 0xFFFF == smccc.XEN_IMMEDIATE:
             self.xen = True
 
     def _claim_return(self, cpu: _Cpu, event: Taken) -> None:
         """Find the return by which this CPU had left EL2, for it did."""
+        if cpu.last is None and self._first_returns:
+            self._first_returns -= 1
+            cpu.in_el2, cpu.below = False, HOST
+            return
         since = -1 if cpu.last is None else cpu.last.seq
         fitting = [kept for kept in self._returns if kept.seq > since]
         if fitting:
@@ -293,8 +306,6 @@ class WorldTracker:
         elif cpu.last is not None:
             self.contradictions += 1
             cpu.forget()
-        else:
-            cpu.below = HOST
 
     def _choose(self, cpu: _Cpu, event: Taken, fitting: list[_Kept]) -> _Kept:
         """Choose the return that only this CPU can have made, or else the nearest to its exception."""
@@ -335,11 +346,15 @@ class WorldTracker:
             self._returns.append(_Kept(event))
             if len(self._returns) > len(inside):
                 self._drop_first_returns(inside)
+        else:
+            self._first_returns += 1
 
     def _drop_first_returns(self, inside: list[_Cpu]) -> None:
-        """Forget the returns that no CPU in EL2 can have made."""
+        """Set aside the returns that no CPU in EL2 can have made: each is the first of a CPU not seen yet."""
         oldest = min((cpu.last.seq for cpu in inside if cpu.last is not None), default=0)
-        self._returns = [kept for kept in self._returns if kept.seq > oldest][-_MOST_RETURNS:]
+        possible = [kept for kept in self._returns if kept.seq > oldest][-_MOST_RETURNS:]
+        self._first_returns += len(self._returns) - len(possible)
+        self._returns = possible
 
     def _returned_to_el2(self, event: Returned) -> None:
         """A return that no exception from EL2 explains: the HVC by which a host moves itself to EL2."""
