@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from gdbhyp.arch.controls import Controls
 from gdbhyp.arch.features import PA_SIZES, Features
@@ -71,8 +72,7 @@ _LOGICAL_TAG = Bits(59, 56)
 TTBR_ASID = Bits(63, 48)
 
 
-@dataclass(frozen=True, slots=True)
-class _Half:
+class _Half(NamedTuple):
     """The TCR fields of one VA range."""
 
     txsz: Bits
@@ -86,8 +86,7 @@ class _Half:
     e0pd: Bits | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Tcr:
+class _Tcr(NamedTuple):
     """The TCR fields of the whole regime."""
 
     ps: Bits
@@ -130,8 +129,7 @@ _SINGLE = _Half(
 _ONE_RANGE = _Tcr(ps=Bits(18, 16), ha=bit(21), hd=bit(22), ds=bit(32))
 
 
-@dataclass(frozen=True, slots=True)
-class _Tcr2:
+class _Tcr2(NamedTuple):
     """The extended fields: in TCR2_EL1 and TCR2_EL2, or inside TCR_EL3."""
 
     pnch: Bits
@@ -149,8 +147,7 @@ TCR2_AMEC0 = bit(12)
 TCR2_AMEC1 = bit(13)
 
 
-@dataclass(frozen=True, slots=True)
-class _Names:
+class _Names(NamedTuple):
     """The registers of a regime."""
 
     sctlr: str
