@@ -91,7 +91,11 @@ def _run(command: Command, words: list[str]) -> int:
     chosen, arguments = select(command, f"gdbhyp {command.name}", words)
     context = CliContext()
     report = chosen.run(context, arguments)
-    if report is not None:
+    if getattr(report, "binary", False):
+        from gdbhyp.render import stream
+
+        stream.write(report, sys.stdout.buffer, as_json=arguments.json, style=_style())
+    elif report is not None:
         from gdbhyp.render import output
 
         output.write(report, sys.stdout.write, as_json=arguments.json, style=_style(), warn=context.warn)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gdbhyp.commands import at, esr, ipa, map, reg, status, trace, walk
+from gdbhyp.commands import annotate, at, esr, ipa, map, reg, status, trace, walk
 from gdbhyp.commands.declaration import Command
 from gdbhyp.commands.offline import offline
 
@@ -18,6 +18,7 @@ COMMANDS: tuple[Command, ...] = (
     map.COMMAND,
     offline(map.COMMAND),
     trace.COMMAND,
+    annotate.COMMAND,
 )
 
 
