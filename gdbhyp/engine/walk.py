@@ -156,8 +156,7 @@ class Walker:
         self.features = own.features
         self.controls = own.controls
         self.space = own.space
-        self.second = own.second
-        self.second_ns = own.second_ns
+        self.second, self.second_ns = own.stage2()
         self.read = read
         self.gpt = gpt
         self.pan = pan
@@ -398,13 +397,13 @@ class Setup:
     """Everything that the registers say about one regime; each part is computed when it is first asked for."""
 
     __slots__ = (
+        "_force_stage2",
         "_halves",
         "_register",
+        "_second",
         "controls",
         "features",
         "regime",
-        "second",
-        "second_ns",
         "space",
     )
 
@@ -413,17 +412,32 @@ class Setup:
             return file.get(name) or 0
 
         self._register = register
+        self._force_stage2 = force_stage2
         self._halves: list[Stage1Params | None] = [None, None]
+        self._second: tuple[Stage2Params | None, Stage2Params | None] | None = None
         self.regime = regime
-        have = self.features = features(register)
-        control = self.controls = controls(register, file.get("SCR_EL3"), have)
-        space = self.space = control.space or Space.NON_SECURE
-        self.second: Stage2Params | None = None
-        self.second_ns: Stage2Params | None = None
-        if regime is Regime.EL10 and control.el2_enabled and (control.vm or control.dc or force_stage2):
-            self.second = self.second_ns = stage2_params(register, space, control, have)
-            if space is Space.SECURE:
-                self.second_ns = stage2_params(register, Space.NON_SECURE, control, have)
+        self.features = features(register)
+        self.controls = controls(register, file.get("SCR_EL3"), self.features)
+        self.space = self.controls.space or Space.NON_SECURE
+
+    def stage2(self) -> tuple[Stage2Params | None, Stage2Params | None]:
+        """The stage-2 parameters for IPAs of the own space and for Non-secure ones; None where there is none."""
+        if self._second is None:
+            control = self.controls
+            on = control.vm or control.dc or self._force_stage2
+            if self.regime is not Regime.EL10 or not control.el2_enabled or not on:
+                self._second = None, None
+            else:
+                own = other = stage2_params(self._register, self.space, control, self.features)
+                if self.space is Space.SECURE:
+                    other = stage2_params(self._register, Space.NON_SECURE, control, self.features)
+                self._second = own, other
+        return self._second
+
+    @property
+    def second(self) -> Stage2Params | None:
+        """The stage-2 parameters for IPAs of the own space."""
+        return self.stage2()[0]
 
     def half(self, upper: bool) -> Stage1Params:
         """The stage-1 parameters of VAs with bit 55 clear or set; the same where the regime has one range."""
