@@ -157,6 +157,10 @@ class LiveTracer:
         try:
             for base in (*_vector_bases(), *options.vectors):
                 source.watch_vectors(base)
+            if not source.vectors:
+                raise NoTarget(
+                    "VBAR_EL2 is 0 on every CPU: let the hypervisor set its vectors first, or name them with --vector"
+                )
             source.watch_returns(self._erets(stop, source.vectors, vhe))
         except BaseException:
             source.close()

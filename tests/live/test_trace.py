@@ -1,0 +1,267 @@
+"""``hyp-trace`` on the demo hypervisor, which counts its guests' exits itself."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pexpect  # type: ignore[import-untyped]
+import pytest
+from live.conftest import GDBINIT, Attach, demo_arguments
+from support import qemu
+from support.gdb_session import CommandError, GdbSession
+
+from gdbhyp.cli.main import main
+
+Truth = Any
+Start = Callable[..., GdbSession]
+
+_RUNS = 40
+
+
+@pytest.fixture
+def start(attach: Attach, demo: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Start:
+    """Attach to a demo of so many CPUs where the host is about to run a vCPU."""
+
+    def started(cpus: int = 1) -> GdbSession:
+        machine = qemu.machine(tmp_path, demo_arguments(demo, cpus))
+        session = attach(machine.__enter__())
+        request.addfinalizer(lambda: machine.__exit__(None, None, None))
+        session.run("tbreak hyp_vcpu_run")
+        session.run("continue")
+        return session
+
+    return started
+
+
+def exits(session: GdbSession, truth: Truth) -> Counter[tuple[int, int]]:
+    """Return what the demo itself has counted: exits by VMID and exception class."""
+    counts: Counter[tuple[int, int]] = Counter()
+    for vm in truth["vms"]:
+        for vcpu in vm["vcpus"]:
+            table = int(vcpu["context_va"], 16) + truth["context_layout"]["VCPU_EXITS_BY_EC"]
+            values = session.python(f"list(gdb.selected_inferior().read_memory({table}, 512).cast('B'))")
+            words = bytes(values)
+            for ec in range(64):
+                counts[vm["vmid"], ec] += int.from_bytes(words[8 * ec : 8 * ec + 8], "little")
+    return counts
+
+
+def run_vcpus(session: GdbSession, times: int = _RUNS) -> None:
+    """Continue until the hypervisor has been asked so often to run a vCPU; no exit is on its way then."""
+    session.run("break hyp_vcpu_run")
+    number = session.python("gdb.breakpoints()[-1].number")
+    session.run(f"ignore {number} {times - 1}")
+    session.run("continue")
+    session.run(f"delete {number}")
+
+
+def internal_breakpoints(session: GdbSession) -> list[str]:
+    return [line for line in session.run("maint info breakpoints").splitlines() if "hw breakpoint" in line]
+
+
+def guest_rows(stat: Any) -> Counter[tuple[int, int]]:
+    return Counter({(r["vmid"], r["ec"]): r["count"] for r in stat["exits"] if r["world"] == "guest"})
+
+
+def test_every_exit_is_recorded(start: Start, truth: Truth) -> None:
+    session = start()
+    before = exits(session, truth)
+    session.run("hyp-trace start --source break")
+    run_vcpus(session)
+    session.run("hyp-trace stop")
+    counted = exits(session, truth) - before
+    stat = session.json("hyp-trace stat")
+    assert guest_rows(stat) == counted
+    assert counted.total() == _RUNS
+    assert stat["dropped"] == 0
+    assert not stat["worlds_deduced"]
+    assert {(r["vmid"], r["ec"]) for r in stat["exits"] if r["world"] == "host"} == {(None, 0x16)}
+    assert sum(r["count"] for r in stat["exits"]) == stat["exceptions"]
+    # Each run of a vCPU is an entry and an exit; the first entry had begun before.
+    assert stat["world_switches"] == 2 * _RUNS - 1
+
+
+def test_two_cpus(start: Start, truth: Truth) -> None:
+    """The other CPU may be anywhere when GDB stops, so the demo may not have counted its last exit yet."""
+    session = start(2)
+    before = exits(session, truth)
+    session.run("hyp-trace start --source break")
+    run_vcpus(session, 60)
+    session.run("hyp-trace stop")
+    counted = exits(session, truth) - before
+    stat = session.json("hyp-trace stat")
+    assert abs(guest_rows(stat).total() - counted.total()) <= 1
+    assert stat["cpus"] == 2
+
+
+def test_what_is_recorded(start: Start, truth: Truth) -> None:
+    session = start()
+    session.run("hyp-trace start --source break")
+    run_vcpus(session)
+    rows = [row for row in session.json_lines("hyp-trace show --last 1000") if row["world"] == "guest"]
+    sites = {(s["vmid"], s["elr"], s["esr"]): s for vm in truth["vms"] for s in vm["sites"]}
+    assert len(rows) == _RUNS
+    for row in rows:
+        site = sites[row["vmid"], row["pc"], row["esr"]]
+        assert row["ec"] == site["ec"]
+        if site["hpfar_valid"]:
+            mask = ~0xFFF if site["fault"]["s1ptw"] else -1
+            assert int(row["ipa"], 16) == int(site["ipa"], 16) & mask
+        else:
+            assert row["ipa"] is None
+        if site["va"] is not None:
+            assert row["far"] == site["va"]
+    assert {row["call"] for row in rows if row["ec"] == 0x16} == {"PSCI_VERSION"}
+
+
+def test_returns(start: Start) -> None:
+    session = start()
+    session.run("hyp-trace start --source break --returns")
+    run_vcpus(session)
+    stat = session.json("hyp-trace stat")
+    assert abs(stat["returns"] - stat["exceptions"]) <= 1
+    assert stat["events"] == stat["returns"] + stat["exceptions"]
+
+
+def test_saved_trace_says_the_same(start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    session = start()
+    session.run("hyp-trace start --source break")
+    run_vcpus(session)
+    path = tmp_path / "trace.jsonl"
+    session.run(f"hyp-trace save {path}")
+    live = session.json("hyp-trace stat")
+    assert main(["trace", "stat", str(path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == live
+
+
+def test_nothing_stays(start: Start) -> None:
+    session = start()
+    settings = session.run("show breakpoint always-inserted")
+    session.run("hyp-trace start --source break")
+    assert internal_breakpoints(session)
+    run_vcpus(session, 3)
+    status = session.run("hyp-trace stop")
+    assert "not recording: stopped by 'hyp-trace stop'" in status
+    assert not internal_breakpoints(session)
+    assert session.run("show breakpoint always-inserted") == settings
+    run_vcpus(session, 3)
+    assert session.json("hyp-trace status")["exceptions"] == session.json("hyp-trace stat")["exceptions"]
+    with pytest.raises(CommandError, match="nothing is being recorded"):
+        session.run("hyp-trace stop")
+
+
+def test_detach_ends_the_recording(start: Start, tmp_path: Path) -> None:
+    session = start()
+    session.run("hyp-trace start --source break")
+    run_vcpus(session, 5)
+    recorded = session.json("hyp-trace stat")
+    session.run("detach")
+    status = session.json("hyp-trace status")
+    assert not status["running"]
+    assert status["ended"] == "the connection to the target is closed"
+    assert session.json("hyp-trace stat") == recorded
+    assert not internal_breakpoints(session)
+    session.run(f"target remote {tmp_path / 'gdb.sock'}")
+    session.run("tbreak hyp_vcpu_run")
+    session.run("continue")
+    session.run("hyp-trace start --source break")
+    run_vcpus(session, 5)
+    assert guest_rows(session.json("hyp-trace stat")).total() == 5
+
+
+def test_death_of_qemu(attach: Attach, demo: Path, tmp_path: Path) -> None:
+    with qemu.machine(tmp_path, demo_arguments(demo)) as machine:
+        session = attach(machine)
+        session.run("tbreak hyp_vcpu_run")
+        session.run("continue")
+        session.run("hyp-trace start --source break")
+        run_vcpus(session, 5)
+        recorded = session.json("hyp-trace stat")
+        machine.process.kill()
+        machine.process.wait()
+        with contextlib.suppress(CommandError):
+            session.run("continue")
+    status = session.json("hyp-trace status")
+    assert not status["running"]
+    assert session.json("hyp-trace stat") == recorded
+    assert not internal_breakpoints(session)
+
+
+def test_old_events_give_way(start: Start) -> None:
+    session = start()
+    session.run("hyp-trace start --source break --buffer 8")
+    run_vcpus(session)
+    status = session.json("hyp-trace status")
+    assert status["overwritten"] == status["exceptions"] - 8
+    assert len(session.json_lines("hyp-trace show --last 100")) == 8
+    assert guest_rows(session.json("hyp-trace stat")).total() == _RUNS
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("hyp-trace show", "nothing was recorded yet"),
+        ("hyp-trace stat", "nothing was recorded yet"),
+        ("hyp-trace save x", "nothing was recorded yet"),
+        ("hyp-trace stop", "nothing is being recorded"),
+        ("hyp-trace start --source break --vector 0x1234", "0x1234 is no vector base"),
+        ("hyp-trace start --source break --buffer 0", "--buffer is the number of events"),
+        ("hyp-trace start --source never", "invalid choice"),
+        ("hyp-trace start --source break", "VBAR_EL2 is 0 on every CPU"),
+    ],
+)
+def test_wrong_use_is_a_sentence(session: GdbSession, command: str, said: str) -> None:
+    with pytest.raises(CommandError, match=said):
+        session.run(command)
+    assert not internal_breakpoints(session)
+
+
+def test_second_start_is_refused(start: Start) -> None:
+    session = start()
+    session.run("hyp-trace start --source break")
+    with pytest.raises(CommandError, match="a recording is running"):
+        session.run("hyp-trace start --source break")
+
+
+def test_ctrl_c(gdb_program: str, demo: Path, tmp_path: Path) -> None:
+    """Each Ctrl-C stops at once, whatever GDB is doing, and no event is torn."""
+    with qemu.machine(tmp_path, demo_arguments(demo), paused=False) as machine:
+        gdb = pexpect.spawn(
+            gdb_program,
+            ["-nx", "-q", str(demo / "demo.elf")],
+            env={**os.environ, "TERM": "dumb"},
+            encoding="utf-8",
+            timeout=30,
+        )
+
+        def command(line: str) -> str:
+            gdb.sendline(line)
+            gdb.expect(r"\(gdb\) $")
+            return str(gdb.before)
+
+        gdb.expect(r"\(gdb\) $")
+        for line in ("set pagination off", "set confirm off", f"source {GDBINIT}"):
+            command(line)
+        command(f"target remote {machine.gdb}")
+        command("tbreak hyp_vcpu_run")
+        command("continue")
+        command("hyp-trace start --source break")
+        for _ in range(5):
+            gdb.sendline("continue")
+            gdb.expect("Continuing.")
+            time.sleep(0.2)
+            gdb.sendintr()
+            gdb.expect(r"\(gdb\) $")
+            assert "Python Exception" not in str(gdb.before)
+        stat = json.loads(command("hyp-trace stat --json").splitlines()[1])
+        assert sum(row["count"] for row in stat["exits"]) == stat["exceptions"] > 0
+        assert all(row["world"] in ("host", "guest") for row in stat["exits"])
+        assert "not recording" in command("hyp-trace stop")
+        gdb.close(force=True)
