@@ -98,8 +98,7 @@ def address_translate(machine: Machine, op: str, va: int, *, from_el: int = 3) -
     """Return what ``AT op, va`` executed at ``from_el`` (1 to 3) does.
 
     :raises UsageError: if there is no such operation.
-    :raises NoTarget: if the operation is UNDEFINED here: EL2 is not enabled, or no Security state is
-    selected.
+    :raises NoTarget: if the operation is UNDEFINED here: no EL2, or no Security state is selected.
     :raises Unsupported: if a feature is in use that is not modelled.
     """
     operation = _OPERATIONS.get(op.upper())

@@ -111,8 +111,7 @@ def explicit(
     vttbr: int | None = None,
     vtcr: int | None = None,
 ) -> Machine:
-    """Return the machine with the given table registers in place of its own, and the stages they belong to
-    on.
+    """Return the machine with the given table registers in place of its own, and their stages switched on.
 
     Stage 1 counts as enabled when any of its registers is given (SCTLR_ELx.M = 1, HCR_EL2.{TGE,DC} = 0 for
     EL1&0), stage 2 when ``vttbr`` or ``vtcr`` is (HCR_EL2.VM = 1, TGE = 0).
@@ -164,31 +163,36 @@ def translate(
     if stages == STAGE2 and regime is not Regime.EL10:
         raise UsageError(f"the {regime.value} regime has no stage 2")
     walk = walker(machine, regime, force_stage2=stages == STAGE2)
-    fetches: list[Fetch] = []
-    found: Found | WalkFault
     if stages == STAGE2 and walk.second is None:
         raise NoTarget(_NO_EL2)
-    if stages == STAGE2:
-        second = walk.stage2(address, walk.space, access, fetches)
-        found = second if isinstance(second, WalkFault) else Found(second.output, second.space, None, second)
-    elif stages == STAGE1:
-        first = walk.stage1(address, access, fetches)
-        found = first if isinstance(first, WalkFault) else Found(first.output, first.space, first, None)
-    else:
-        found = walk.resolve(address, access, fetches)
-    if walk.gpt is not None and isinstance(found, Found) and access is not None:
-        violation = walk.gpt.check(found.output, found.space)
-        if violation is not None and (stages != STAGE1 or walk.second is None):
-            stop = WalkFault(
-                faults.GRANULE_PROTECTION,
-                1,
-                violation.level,
-                address=found.output,
-                violation=violation,
-                on_walk=False,
-            )
-            return report(walk, address, stages, stop, fetches, access)
+    fetches: list[Fetch] = []
+    found = _find(walk, address, stages, access, fetches)
+    physical = stages != STAGE1 or walk.second is None
+    if isinstance(found, Found) and access is not None and physical:
+        found = _protected(walk, found) or found
     return report(walk, address, stages, found, fetches, access)
+
+
+def _find(
+    walk: Walker, address: int, stages: str, access: Access | None, fetches: list[Fetch]
+) -> Found | WalkFault:
+    """Walk the stages asked for."""
+    if stages == BOTH:
+        return walk.resolve(address, access, fetches)
+    if stages == STAGE1:
+        first = walk.stage1(address, access, fetches)
+        return first if isinstance(first, WalkFault) else Found(first.output, first.space, first, None)
+    second = walk.stage2(address, walk.space, access, fetches)
+    return second if isinstance(second, WalkFault) else Found(second.output, second.space, None, second)
+
+
+def _protected(walk: Walker, found: Found) -> WalkFault | None:
+    """Return the granule protection fault of an access to what was found, if it has one."""
+    violation = None if walk.gpt is None else walk.gpt.check(found.output, found.space)
+    if violation is None:
+        return None
+    kind, level = faults.GRANULE_PROTECTION, violation.level
+    return WalkFault(kind, 1, level, address=found.output, violation=violation, on_walk=False)
 
 
 def report(
