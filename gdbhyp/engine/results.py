@@ -71,7 +71,7 @@ class Fault:
     address: Address | None
     text: str
     esr_el2: Word
-    far_el2: Word
+    far_el2: Word | None
     hpfar_el2: Word | None
     hpfar_valid: bool
     dirty_bit: bool = False

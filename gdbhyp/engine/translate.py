@@ -206,7 +206,7 @@ def report(
     """Put the outcome of a walk in words; the arguments are those of the walk."""
     two = walk.regime is Regime.EL10 and walk.controls.el2_enabled
     first = walk.first(address)
-    fault = _fault(walk, found, address, access) if isinstance(found, WalkFault) else None
+    fault = _fault(walk, found, address, stages, access) if isinstance(found, WalkFault) else None
     leaf = None if isinstance(found, WalkFault) else found.second or found.first
     return Translation(
         input=Address(address),
@@ -409,7 +409,7 @@ FAULT_WORDS = {
 _OWN_EL = {Regime.EL10: 1, Regime.EL3: 3}
 
 
-def _fault(walk: Walker, stop: WalkFault, address: int, access: Access | None) -> Fault:
+def _fault(walk: Walker, stop: WalkFault, address: int, stages: str, access: Access | None) -> Fault:
     access = access or Access(el=_OWN_EL.get(walk.regime, 2))
     fst = faults.status_code(stop.kind, stop.level, on_walk=stop.on_walk)
     valid = faults.hpfar_valid(stop.kind, stop.stage, stop.s1ptw)
@@ -440,7 +440,7 @@ def _fault(walk: Walker, stop: WalkFault, address: int, access: Access | None) -
                 denied=denied,
             )
         ),
-        far_el2=Word(address),
+        far_el2=None if stages == STAGE2 else Word(address),
         hpfar_el2=hpfar,
         hpfar_valid=valid,
         dirty_bit=denied is not None and denied.dirty_bit,

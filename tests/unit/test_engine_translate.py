@@ -268,3 +268,10 @@ def test_changed_registers_are_seen() -> None:
     # Nothing of memory is remembered.
     tables.map(0x5000, 0xB000)
     assert translate(machine, 0x5000, Regime.EL10).output == 0xB000
+
+
+def test_a_fault_of_stage2_alone_has_no_va() -> None:
+    regs = EVERYTHING | {"VTCR_EL2": stage2_vtcr(Format(12), 40, 1)}
+    fault = translate(Machine(regs, SparseMemory()), 0x5000, Regime.EL10, stages="2").fault
+    assert fault is not None
+    assert (fault.kind, fault.address, fault.far_el2) == ("external_abort", 0, None)
