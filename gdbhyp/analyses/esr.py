@@ -10,7 +10,10 @@ from gdbhyp.arch.syndrome import Syndrome, decode_esr
 
 @dataclass(frozen=True)
 class EsrReport(Syndrome):
-    """A decoded ESR; its fields are the keys of the JSON contract. ``verbose`` asks for every field in text."""
+    """A decoded ESR; its attributes are the keys of the JSON contract. ``verbose`` asks for every field in text.
+
+    EC and IL have keys of their own, so ``fields`` holds those of ISS2 and ISS alone.
+    """
 
     kind: ClassVar[str] = "esr"
 
@@ -29,7 +32,9 @@ class EsrReports:
 
 def explain(syndrome: Syndrome, *, verbose: bool = False) -> EsrReport:
     """Return the report of a decoded syndrome."""
-    return EsrReport(**{f.name: getattr(syndrome, f.name) for f in fields(Syndrome)}, verbose=verbose)
+    values = {f.name: getattr(syndrome, f.name) for f in fields(Syndrome)}
+    values["fields"] = tuple(f for f in syndrome.fields if f.name not in ("EC", "IL"))
+    return EsrReport(**values, verbose=verbose)
 
 
 def value(esr: int, el: int, *, verbose: bool = False) -> EsrReport:

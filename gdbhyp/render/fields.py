@@ -9,7 +9,9 @@ def field_row(name: str, msb: int, lsb: int, value: int, text: str, style: Style
     """Return the cells of a field: its bits as the manual prints them, name, value and meaning."""
     bits = f"[{msb}:{lsb}]" if msb > lsb else f"[{msb}]"
     number = f"{value:#x}" if msb > lsb else str(value)
-    meaning = "" if text == number else text
+    # A number that reads the same in decimal and hexadecimal needs no second form.
+    same = text == number or (text == str(value) and value < 10)
+    meaning = "" if same else text
     return [style.paint("dim", bits), style.paint("name", name), number, meaning]
 
 
