@@ -58,8 +58,8 @@ class Fault:
     None for a stage-1 fault. ``address`` is the physical address of the descriptor that could not be read.
     ``esr_el2``, ``far_el2`` and ``hpfar_el2`` are what these registers would hold had the access been made
     and the fault taken to EL2; ``hpfar_el2`` is None when the architecture leaves it UNKNOWN (``hpfar_valid``
-    is False). ``dirty_bit``, ``overlay``, ``top_level`` and ``assured_only`` qualify permission faults as
-    ESR_ELx.ISS2 does.
+    is False), ``far_el2`` for stage 2 on its own, where there is no VA. ``dirty_bit``, ``overlay``,
+    ``top_level`` and ``assured_only`` qualify permission faults as ESR_ELx.ISS2 does.
     """
 
     kind: str
