@@ -5,8 +5,10 @@ SH field. Source: Arm ARM (DDI 0487) D8.6 and the descriptions of MAIR_EL1, PAR_
 v9.4 ``S1DecodeMemAttrs``, ``S2CombineS1MemAttrs``, ``AArch64_S2ApplyFWBMemAttrs``, ``EncodePARAttrs``.
 
 Choices where the architecture leaves one: a reserved MAIR byte and SH = 0b01 are reported as they are, and a
-reserved stage-2 inner cacheability counts as Write-Back. The XS attribute (FEAT_XS) is 0 for Write-Back
-memory and stays 0 when that is made weaker, so Non-cacheable memory may be reported as 0x40.
+reserved stage-2 inner cacheability counts as Write-Back. PAR_EL1.ATTR may hold "the resulting attribute that
+is actually implemented" (``ReportedPARAttrs``): of FEAT_XS that is XS = 0 where a MAIR byte says it. The XS =
+0 that Write-Back memory has by definition is not reported once it is made weaker, and FnXS of stage 2, which
+is about TLB maintenance, is not reported at all.
 """
 
 from __future__ import annotations
@@ -99,10 +101,8 @@ def _decode(attr: int, xs: bool, mte2: bool) -> _Memory:
     if xs and attr == NORMAL_WT_NXS:
         return _Memory(None, _WT_RA, _WT_RA, True, False)
     if mte2 and attr == TAGGED:
-        return _Memory(None, _WB_RWA, _WB_RWA, xs, True)
-    outer, inner = _normal_nibble(attr >> 4), _normal_nibble(attr & 15)
-    write_back = _NC not in (outer, inner) and bool(outer & inner & _WRITE_BACK)
-    return _Memory(None, outer, inner, xs and write_back, False)
+        return _Memory(None, _WB_RWA, _WB_RWA, False, True)
+    return _Memory(None, _normal_nibble(attr >> 4), _normal_nibble(attr & 15), False, False)
 
 
 def uncached(attr: int, xs: bool) -> int:
@@ -126,10 +126,10 @@ def _encode(memory: _Memory, no_tag_access: bool) -> int:
     return memory.outer << 4 | memory.inner
 
 
-def _plain(first: _Memory, memattr: int, how: Stage2Memory, fnxs: bool) -> tuple[_Memory, bool]:
+def _plain(first: _Memory, memattr: int, how: Stage2Memory) -> tuple[_Memory, bool]:
     """Combine without FWB: the stronger Device type or the weaker cacheability wins."""
     no_tag_access = how.mte_perm and memattr == 0b0100
-    nxs = first.nxs or (how.xs and fnxs)
+    nxs = first.nxs
     if not memattr & 0b1100:
         device = memattr & 3
         if first.device is not None:
@@ -148,10 +148,10 @@ def _plain(first: _Memory, memattr: int, how: Stage2Memory, fnxs: bool) -> tuple
     return _Memory(None, outer, inner, nxs, first.tagged), no_tag_access
 
 
-def _forced(first: _Memory, memattr: int, how: Stage2Memory, fnxs: bool) -> tuple[_Memory, bool]:
+def _forced(first: _Memory, memattr: int, how: Stage2Memory) -> tuple[_Memory, bool]:
     """Combine with FWB: stage 2 forces the type, or says that stage 1 decides."""
     no_tag_access = how.mte_perm and memattr >> 1 == 0b111
-    nxs = first.nxs or (how.xs and fnxs)
+    nxs = first.nxs
     if not memattr & 0b0100:
         device = memattr & 3
         if first.device is not None:
@@ -162,7 +162,7 @@ def _forced(first: _Memory, memattr: int, how: Stage2Memory, fnxs: bool) -> tupl
         cacheable = first.device is None
         outer = first.outer if cacheable and first.outer != _NC else _WB_RWA
         inner = first.inner if cacheable and first.inner != _NC else _WB_RWA
-        result = _Memory(None, outer | _WRITE_BACK, inner | _WRITE_BACK, how.xs, first.tagged)
+        result = _Memory(None, outer | _WRITE_BACK, inner | _WRITE_BACK, False, first.tagged)
     elif choice == 0b11 or first.device is not None:
         result = _Memory(first.device, first.outer, first.inner, nxs, first.tagged)
     else:
@@ -173,13 +173,13 @@ def _forced(first: _Memory, memattr: int, how: Stage2Memory, fnxs: bool) -> tupl
 
 
 @lru_cache(maxsize=4096)
-def combine(attr: int, sh: int, memattr: int, sh2: int, fnxs: bool, how: Stage2Memory) -> tuple[int, int]:
-    """Combine stage 1's attribute byte and SH with a stage-2 descriptor's MemAttr[3:0], SH and FnXS bit.
+def combine(attr: int, sh: int, memattr: int, sh2: int, how: Stage2Memory) -> tuple[int, int]:
+    """Combine stage 1's attribute byte and SH with a stage-2 descriptor's MemAttr[3:0] and SH.
 
     Returns the byte and shareability of the whole translation, as PAR_EL1 reports them.
     """
     first = _decode(attr, how.xs, how.mte2)
-    result, no_tag_access = (_forced if how.fwb else _plain)(first, memattr, how, fnxs)
+    result, no_tag_access = (_forced if how.fwb else _plain)(first, memattr, how)
     if result.tagged and not (result.device is None and result.outer == result.inner == _WB_RWA):
         result = _Memory(result.device, result.outer, result.inner, result.nxs, False)
     combined = _encode(result, no_tag_access)

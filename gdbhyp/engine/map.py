@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from gdbhyp.arch import permissions, stage1, stage2
 from gdbhyp.arch.attributes import combine, memory_words, shareability_words, stage2_memory_words
-from gdbhyp.arch.fields import Bits
+from gdbhyp.arch.fields import Bits, bit
 from gdbhyp.arch.granules import CONTIGUOUS_BITS, DESCRIPTOR_BITS, FINAL_LEVEL, Level, leaf_bits
 from gdbhyp.arch.regimes import Regime, Space
 from gdbhyp.arch.spaces import Address, Word
@@ -32,7 +32,7 @@ _BLOCK = 0b01
 _TOP = 1 << 64
 
 _S1_IGNORED = Bits(58, 55).in_place | stage1.AMEC.in_place | stage1.NG.in_place | stage1.GP.in_place
-_S2_IGNORED = Bits(57, 56).in_place | Bits(63, 63).in_place
+_S2_IGNORED = bit(11).in_place | Bits(57, 56).in_place | bit(63).in_place
 """Leaf bits that mean nothing to a translation: for software, or to the TLB and branch protection."""
 
 _HIERARCHICAL = Bits(63, 59).in_place
@@ -44,11 +44,11 @@ _PROBE = 4096
 class MappedRange(NamedTuple):
     """``start`` to ``end`` (exclusive) is mapped from ``output`` on, all of it with the same attributes.
 
-    ``read``, ``write`` and ``execute`` are privileged rights, the ``el0_`` ones those of EL0 (None in a regime
-    without it); ``exec`` says in words who may execute. With ``access_flag`` False an access faults all the
-    same. ``level`` is None and ``page_size`` 0 when translation is off. ``constant`` says that every page of
-    the range maps to the same ``output`` page. ``attr`` is the MAIR attribute byte, or MemAttr[3:0] of stage 2
-    alone. A tuple, because a fragmented table has hundreds of thousands of them.
+    ``read``, ``write`` and ``execute`` are privileged rights, the ``el0_`` ones those of EL0 (None in a
+    regime without it); ``exec`` says in words who may execute. With ``access_flag`` False an access faults
+    all the same. ``level`` is None and ``page_size`` 0 when translation is off. ``constant`` says that every
+    page of the range maps to the same ``output`` page. ``attr`` is the MAIR attribute byte, or MemAttr[3:0]
+    of stage 2 alone. A tuple, because a fragmented table has hundreds of thousands of them.
     """
 
     start: Address
@@ -107,7 +107,6 @@ class _Shape(NamedTuple):
     contiguous: bool
     access_flag: bool
     space: str
-    fnxs: bool = False
 
 
 class _Run(NamedTuple):
@@ -525,7 +524,6 @@ def _stage2_shape(p: Stage2Params) -> Callable[[int, int, int, Space], _Shape]:
             (p.tgx, level) in CONTIGUOUS_BITS and bool(stage2.CONTIGUOUS(descriptor)),
             p.ha or bool(stage2.AF(descriptor)),
             p.space_of(descriptor).value,
-            bool(stage2.FNXS(descriptor)),
         )
 
     return shape
@@ -741,7 +739,7 @@ def _cut_run(run: _Run, low: int, high: int) -> _Run:
 
 def _both_shape(walk: Walker, first: _Shape, second: _Shape) -> _Shape:
     assert walk.second is not None
-    attr, sh = combine(first.attr, first.sh, second.attr, second.sh, second.fnxs, walk.second.memory)
+    attr, sh = combine(first.attr, first.sh, second.attr, second.sh, walk.second.memory)
     user = None if first.unprivileged is None else first.unprivileged & (second.unprivileged or 0)
     sizes = [size for size in (first.page_size, second.page_size) if size]
     return _Shape(

@@ -281,7 +281,7 @@ def memory_of(found: Found) -> tuple[int, int]:
         return attr, par_shareability(attr, sh)
     p = second.params
     d = second.descriptor
-    return combine(attr, sh, stage2.MEM_ATTR(d), p.shareability(d), bool(stage2.FNXS(d)), p.memory)
+    return combine(attr, sh, stage2.MEM_ATTR(d), p.shareability(d), p.memory)
 
 
 def attributes_of(found: Found) -> Attributes:
