@@ -12,14 +12,14 @@ import select
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import IO, Any, ClassVar, TypeAlias
+from typing import IO, ClassVar, NamedTuple, TypeAlias
 
 from gdbhyp.analyses.esr import EsrReport, explain
 from gdbhyp.analyses.logs import Found, Interesting
 from gdbhyp.analyses.logs_combine import Combiner, Step
+from gdbhyp.analyses.logs_explain import Said, say
 from gdbhyp.arch.spaces import VA, Word
-from gdbhyp.arch.syndrome import Syndrome, SyndromeContext, decode_esr
+from gdbhyp.arch.syndrome import decode_esr
 from gdbhyp.errors import BadInput
 
 LONGEST_LINE = 1 << 20
@@ -28,6 +28,8 @@ LONGEST_LINE = 1 << 20
 _READ = 1 << 16
 # So long a live stream may pause within a crash before what is known of it is said.
 _PAUSE = 0.25
+# Lines that are kept until it is known whether they belong to a syndrome; TF-A prints some forty before its ESR.
+_MOST_KEPT = 128
 
 
 @dataclass(frozen=True)
@@ -52,14 +54,39 @@ class Annotation:
     syndrome: EsrReport
 
 
-Piece: TypeAlias = "bytes | Annotation"
+class Decoded(NamedTuple):
+    """A syndrome that a log names, as far as a line of text needs it."""
+
+    found: Found
+    said: Said
+
+    def report(self) -> Annotation:
+        """Return all of it, every field of the ESR included."""
+        found, said = self
+        syndrome = replace(decode_esr(found.esr, el=said.el), **said.explanation._asdict())
+        return Annotation(
+            found.line,
+            found.offset,
+            found.text,
+            found.source,
+            None if found.far is None else VA(found.far),
+            None if found.hpfar is None else Word(found.hpfar),
+            None if found.elr is None else VA(found.elr),
+            None if found.spsr is None else Word(found.spsr),
+            None if found.par is None else Word(found.par),
+            said.notes,
+            explain(syndrome),
+        )
+
+
+Piece: TypeAlias = "bytes | Decoded"
 
 
 @dataclass(frozen=True)
 class AnnotatedLog:
-    """A log as it comes, a batch a read: parts of it, and the annotations that follow them.
+    """A log as it comes, a batch a read: parts of it, and the syndromes that they end with, decoded.
 
-    The parts of all batches, without the annotations, are the log, or with ``only`` those lines of it that belong to
+    The parts of all batches, without what is decoded, are the log, or with ``only`` those lines of it that belong to
     a syndrome.
     """
 
@@ -215,7 +242,7 @@ class Annotator:
         if found:
             self._pieces.extend(self._kept)
             self._kept.clear()
-            self._pieces.extend(_annotation(each) for each in found)
+            self._pieces.extend(Decoded(each, say(each)) for each in found)
 
     def _begin_long_line(self) -> None:
         piece, self._rest = self._rest, b""
@@ -246,125 +273,3 @@ class Annotator:
         self._in_long_line = False
         self._line += 1
         return data[end:]
-
-
-_MOST_KEPT = 128
-
-
-def _annotation(found: Found) -> Annotation:
-    report, notes = _decoded(found[_PLACE:])
-    return Annotation(
-        found.line,
-        found.offset,
-        found.text,
-        found.source,
-        None if found.far is None else VA(found.far),
-        None if found.hpfar is None else Word(found.hpfar),
-        None if found.elr is None else VA(found.elr),
-        None if found.spsr is None else Word(found.spsr),
-        None if found.par is None else Word(found.par),
-        notes,
-        report,
-    )
-
-
-# The items of Found that say where it was found, which does not matter to what it means.
-_PLACE = 4
-
-
-@lru_cache(maxsize=4096)
-def _decoded(values: tuple[Any, ...]) -> tuple[EsrReport, tuple[str, ...]]:
-    """Decode a syndrome with its registers, the items of a Found behind its place."""
-    found = Found(0, 0, "", "", *values)
-    level = _assumed_level(found.esr) if found.level is None else found.level
-    context = SyndromeContext(
-        far=found.far if _sets_far(found.esr) else None,
-        hpfar=found.hpfar,
-        ipa=found.ipa,
-        elr=found.elr,
-        spsr=found.spsr,
-        from_el=found.from_el,
-        guest=found.guest,
-        registers=dict(found.registers) if found.registers else None,
-    )
-    syndrome = decode_esr(found.esr, el=level, context=context)
-    notes = list(_notes(found, syndrome))
-    if _stage_unknown(found, syndrome):
-        syndrome = _without_stage(found, level, context)
-        notes.append(
-            "of stage 1 if HCR_EL2.TGE was 1 (a process of a VHE host), else of stage 2: the log does not say"
-        )
-    if found.from_el is not None:
-        syndrome = replace(syndrome, summary=_by_level(syndrome.summary, found.from_el))
-    return explain(syndrome), tuple(notes)
-
-
-def _by_level(summary: str, from_el: int) -> str:
-    """Name who took an exception to EL2 by its Exception level: whether it was a guest or pKVM's host is not known."""
-    if summary.startswith("guest EL0 "):
-        return summary.removeprefix("guest ")
-    return f"EL{from_el} {summary.removeprefix('guest ')}" if summary.startswith("guest ") else summary
-
-
-def _assumed_level(esr: int) -> int:
-    """Return the Exception level of an ESR of which nothing is said: EL1, unless only EL2 reports such a thing."""
-    abort = decode_esr(esr, el=2).abort
-    if abort is not None and abort.stage == 2 and (abort.isv or abort.s1ptw):
-        return 2
-    return 2 if "not possible" in decode_esr(esr, el=1).summary else 1
-
-
-# The exception classes for which the architecture defines what FAR_ELx holds.
-_FAR_CLASSES = frozenset((0x1E, 0x20, 0x21, 0x22, 0x24, 0x25, 0x34, 0x35))
-
-
-def _sets_far(esr: int) -> bool:
-    return esr >> 26 & 0x3F in _FAR_CLASSES
-
-
-def _stage_unknown(found: Found, syndrome: Syndrome) -> bool:
-    """Return whether an abort from EL0 to EL2 may as well be of stage 1, as a VHE host's own processes have them."""
-    abort = syndrome.abort
-    return (
-        abort is not None and found.from_el == 0 and syndrome.el == 2 and abort.stage == 2 and not abort.s1ptw
-    )
-
-
-def _without_stage(found: Found, level: int, context: SyndromeContext) -> Syndrome:
-    syndrome = decode_esr(found.esr, el=level, context=replace(context, stage2=False, hpfar=None))
-    assert syndrome.abort is not None
-    summary = syndrome.summary.replace("(stage-1 ", "(")
-    return replace(syndrome, summary=summary, abort=replace(syndrome.abort, stage=None))
-
-
-def _notes(found: Found, syndrome: Syndrome) -> Iterator[str]:
-    if found.esr == 0:
-        yield "no exception leaves 0 here (with EC 0, IL is 1): the register was never written, or was cleared"
-    elif found.level is None:
-        yield f"the log does not say whose ESR this is; read as ESR_EL{syndrome.el}"
-    stale = list(_stale(found, syndrome))
-    if stale:
-        yield f"{' and '.join(stale)}: not architecturally valid for this exception (stale)"
-    if found.par is not None and _is_poison(found.par):
-        yield f"PAR_EL1 {found.par:#x}: KVM's reset value of a vCPU's registers, so no AT instruction has written it"
-
-
-def _stale(found: Found, syndrome: Syndrome) -> Iterator[str]:
-    """Yield the registers that were printed and that the architecture does not define for this exception."""
-    abort = syndrome.abort
-    if found.far and (not _sets_far(found.esr) or (abort is not None and abort.fnv)):
-        yield f"FAR_EL{syndrome.el} {found.far:#x}"
-    if found.hpfar and not (abort is not None and abort.hpfar_valid):
-        yield f"HPFAR_EL2 {found.hpfar:#x}"
-
-
-# KVM's reset value of a guest's registers. Of PAR_EL1 the processor drops bits that are RES0, and it may set the RES1
-# bit 11.
-_POISON = 0x1DE7_EC7E_DBAD_C0DE
-_PAR_RES1 = 1 << 11
-_MOST_DROPPED = 14
-
-
-def _is_poison(par: int) -> bool:
-    kept = par & ~_PAR_RES1
-    return not kept & ~_POISON and kept.bit_count() >= _POISON.bit_count() - _MOST_DROPPED

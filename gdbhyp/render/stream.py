@@ -1,8 +1,9 @@
 """Print a report that is a stream of bytes with things to say between them.
 
 A ``binary`` report has ``batches``: lists of pieces, each either bytes that pass through as they are, or a row. A row
-is printed in lines of its own by ``gdbhyp.render.text.<kind>``, or, as JSON, in a line of its own and without the
-bytes. What a batch brings is flushed before the next one is asked for, so that a live stream is shown as it comes.
+is printed in lines of its own by ``gdbhyp.render.text.<kind>``, or, as JSON, its ``report()`` in one line of its own
+and without the bytes. What a batch brings is flushed before the next one is asked for, so that a live stream is shown
+as it comes.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def _write_json(batches: Iterable[list[Any]], out: IO[bytes]) -> None:
     for batch in batches:
         for piece in batch:
             if not isinstance(piece, bytes):
-                out.write(standard_json.dumps(json.encode(piece)).encode() + b"\n")
+                out.write(standard_json.dumps(json.encode(piece.report())).encode() + b"\n")
         out.flush()
 
 

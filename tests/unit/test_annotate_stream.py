@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gdbhyp.analyses import annotate
-from gdbhyp.analyses.annotate import AnnotatedLog, Annotation, Annotator
+from gdbhyp.analyses.annotate import AnnotatedLog, Annotator, Decoded, Piece
 from gdbhyp.render import stream
 from gdbhyp.render.style import Style
 
@@ -52,18 +53,18 @@ LOGS = st.lists(st.tuples(_JUNK | st.just(b""), _log_line() | _JUNK, _ENDING), m
 )
 
 
-def pieces(log: bytes, cuts: list[int], *, only: bool = False) -> list[bytes | Annotation]:
+def pieces(log: bytes, cuts: list[int], *, only: bool = False) -> list[Piece]:
     annotator = Annotator(only=only)
     places = [0, *sorted(cut % (len(log) + 1) for cut in cuts), len(log)]
     made = [piece for begin, end in pairwise(places) for piece in annotator.feed(log[begin:end])]
     return [*made, *annotator.finish()]
 
 
-def passed(made: list[bytes | Annotation]) -> bytes:
+def passed(made: list[Piece]) -> bytes:
     return b"".join(piece for piece in made if isinstance(piece, bytes))
 
 
-def printed(made: list[bytes | Annotation]) -> bytes:
+def printed(made: list[Piece]) -> bytes:
     out = io.BytesIO()
     stream.write(AnnotatedLog(iter([made])), out, as_json=False, style=Style())
     return out.getvalue()
@@ -87,9 +88,19 @@ def test_cuts_do_not_matter(log: bytes, cuts: list[int]) -> None:
 @given(LOGS)
 def test_places(log: bytes) -> None:
     for piece in pieces(log, []):
-        if isinstance(piece, Annotation):
-            assert log[piece.offset :].startswith(piece.text.encode())
-            assert piece.line == log[: piece.offset].count(b"\n") + 1
+        if isinstance(piece, Decoded):
+            assert log[piece.found.offset :].startswith(piece.found.text.encode())
+            assert piece.found.line == log[: piece.found.offset].count(b"\n") + 1
+
+
+@given(LOGS)
+def test_json_is_lines_of_objects(log: bytes) -> None:
+    out, made = io.BytesIO(), pieces(log, [])
+    stream.write(AnnotatedLog(iter([made])), out, as_json=True, style=Style())
+    rows = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [row["syndrome"]["esr"] for row in rows] == [
+        hex(piece.found.esr) for piece in made if isinstance(piece, Decoded)
+    ]
 
 
 @given(LOGS)
@@ -105,8 +116,8 @@ def test_only_is_a_part(log: bytes) -> None:
     lines = iter(log.splitlines(keepends=True))
     made = pieces(log, [], only=True)
     assert all(part in lines for part in passed(made).splitlines(keepends=True))
-    assert [p for p in made if isinstance(p, Annotation)] == [
-        p for p in pieces(log, []) if isinstance(p, Annotation)
+    assert [p for p in made if isinstance(p, Decoded)] == [
+        p for p in pieces(log, []) if isinstance(p, Decoded)
     ]
 
 
@@ -123,7 +134,7 @@ def test_a_line_of_megabytes() -> None:
     log = line + b"esr: 0x5a000000\n"
     made = pieces(log, list(range(0, len(log), 1 << 16)))
     assert passed(made) == log
-    found = [(each.line, each.syndrome.esr) for each in made if isinstance(each, Annotation)]
+    found = [(each.found.line, each.found.esr) for each in made if isinstance(each, Decoded)]
     assert found == [(1, 0x96000045), (2, 0x5A000000)]
     assert max(len(piece) for piece in made if isinstance(piece, bytes)) <= annotate.LONGEST_LINE + (1 << 16)
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gdbhyp.analyses.annotate import Annotation
+from gdbhyp.analyses.annotate import Decoded
 from gdbhyp.render.style import Style
 
 MARK = "    => "
 
 
-def row(annotation: Annotation, style: Style) -> Iterator[str]:
+def row(decoded: Decoded, style: Style) -> Iterator[str]:
     """Yield the lines of an annotation: the syndrome in a sentence, then the notes."""
-    syndrome = annotation.syndrome
-    register = style.paint("name", f"ESR_EL{syndrome.el}")
-    yield f"{MARK}{register} {syndrome.esr:#x}: {style.paint('heading', syndrome.summary)}"
-    for note in annotation.notes:
+    said = decoded.said
+    register = style.paint("name", f"ESR_EL{said.el}")
+    yield f"{MARK}{register} {decoded.found.esr:#x}: {style.paint('heading', said.explanation.summary)}"
+    for note in said.notes:
         yield f"{MARK}  {style.paint('note', note)}"
