@@ -8,7 +8,7 @@ Every case ends in one of these bins:
 * ``declined``: the engine said that it does not model the case;
 * ``QEMU dies``: QEMU ended on an assertion, or is known to and was not asked;
 * ``strayed``: the walk read below the pool, where the run itself writes;
-* ``disturbed``: QEMU gave another answer, ours, when the case ran again without its neighbours.
+* ``disturbed``: QEMU gave our answer when the case ran again without its neighbours.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from gdbhyp.engine.at import run_case
 from gdbhyp.errors import MemoryUnavailable
 
 from .generate import Features, Generator
-from .known_differences import Difference, Known, Ours, Retry, entries, faults, kills
-from .machine import MAX_CASES, POOL, RAM_SIZE, Case, Machine
+from .known_differences import Known, entries, kills
+from .machine import MAX_CASES, POOL, RAM_SIZE, Answer, Case, Machine
+from .quirks import Difference, Ours, Retry, faults
 
 BATCH = 20_000
 MOST_CHANGES = 8
@@ -248,51 +249,65 @@ def _compare_batch(machine: Machine, memory: bytearray, cases: list[Case], repor
     answers = dict(zip(askable, machine.ask(memory, [cases[n] for n in askable]), strict=True))
     report.seconds["QEMU"] += time.perf_counter() - started
 
-    explainer = Explainer(image, machine.version)
-    open_cases: list[tuple[int, Difference]] = []
-    for n, case in enumerate(cases):
-        answer = answers.get(n)
-        if answer is None or answer.died:
-            report.bins["QEMU dies"] += 1
-            continue
-        regs = {name: int(value, 16) for name, value in case["regs"].items()}
-        par = from_exception(answer.esr) if answer.esr else answer.par
-        report.outcomes[outcome(case, regs, par, bool(answer.esr))] += 1
-        mine = ours[n]
-        if mine.strayed:
-            report.bins["strayed"] += 1
-        elif mine.error:
-            report.bins["declined"] += 1
-            report.declined[mine.error] += 1
-        elif same(mine, par, bool(answer.esr)):
-            report.bins["agree"] += 1
-        else:
-            difference = Difference(case, regs, machine.version, machine.model, par, bool(answer.esr), mine)
-            why = explainer.explain(difference)
-            if why:
-                report.bins[why] += 1
-                report.examples.setdefault(why, difference)
-            else:
-                open_cases.append((n, difference))
-    _settle(machine, memory, cases, ours, open_cases, report)
+    judge = Judge(machine, image, cases, ours)
+    verdicts = {n: judge.verdict(n, answers.get(n, NOT_ASKED)) for n in range(len(cases))}
+    _settle(machine, judge, verdicts)
+    for n, verdict in verdicts.items():
+        report.bins[verdict.name] += 1
+        if verdict.outcome:
+            report.outcomes[verdict.outcome] += 1
+        if verdict.name == "unexplained" and verdict.difference:
+            report.unexplained.append(verdict.difference)
+        elif verdict.difference:
+            report.examples.setdefault(verdict.name, verdict.difference)
+        elif verdict.name == "declined":
+            report.declined[ours[n].error] += 1
 
 
-def _settle(
-    machine: Machine,
-    memory: bytearray,
-    cases: list[Case],
-    ours: list[Ours],
-    open_cases: list[tuple[int, Difference]],
-    report: Report,
-) -> None:
-    """Ask QEMU again about what differs, without the cases that ran before."""
-    if not open_cases:
+def _settle(machine: Machine, judge: Judge, verdicts: dict[int, Verdict]) -> None:
+    """Ask QEMU again about what nothing explains, without the cases that ran before and may have written AF."""
+    numbers = [n for n, verdict in verdicts.items() if verdict.name == "unexplained"]
+    if not numbers:
         return
-    again = machine.ask(memory, [cases[n] for n, _ in open_cases])
-    for (n, difference), answer in zip(open_cases, again, strict=True):
-        par = from_exception(answer.esr) if answer.esr else answer.par
-        if not answer.died and same(ours[n], par, bool(answer.esr)):
-            report.bins["disturbed"] += 1
-        else:
-            report.bins["unexplained"] += 1
-            report.unexplained.append(difference)
+    again = machine.ask(judge.image.memory, [judge.cases[n] for n in numbers])
+    for n, answer in zip(numbers, again, strict=True):
+        verdict = judge.verdict(n, answer)
+        verdicts[n] = verdict._replace(name="disturbed") if verdict.name == "agree" else verdict
+
+
+NOT_ASKED = Answer(died="known to die")
+
+
+class Verdict(NamedTuple):
+    """The bin a case falls in, what QEMU did, and the difference if there is one."""
+
+    name: str
+    outcome: Outcome | None = None
+    difference: Difference | None = None
+
+
+class Judge:
+    """Compares QEMU's answers to the cases of a batch with the engine's."""
+
+    def __init__(self, machine: Machine, image: Image, cases: list[Case], ours: list[Ours]) -> None:
+        self.machine = machine
+        self.image = image
+        self.cases = cases
+        self.ours = ours
+        self.explainer = Explainer(image, machine.version)
+
+    def verdict(self, n: int, answer: Answer) -> Verdict:
+        if answer.died:
+            return Verdict("QEMU dies")
+        case, mine, exception = self.cases[n], self.ours[n], bool(answer.esr)
+        regs = {name: int(value, 16) for name, value in case["regs"].items()}
+        par = from_exception(answer.esr) if exception else answer.par
+        reached = outcome(case, regs, par, exception)
+        if mine.strayed:
+            return Verdict("strayed", reached)
+        if mine.error:
+            return Verdict("declined", reached)
+        if same(mine, par, exception):
+            return Verdict("agree", reached)
+        difference = Difference(case, regs, self.machine.version, self.machine.model, par, exception, mine)
+        return Verdict(self.explainer.explain(difference) or "unexplained", reached, difference)

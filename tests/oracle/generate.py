@@ -25,7 +25,7 @@ TG0 = {12: 0, 16: 1, 14: 2}
 TG1 = {14: 1, 12: 2, 16: 3}
 SL0 = {12: {2: 0, 1: 1, 0: 2, 3: 3, -1: 0}, 14: {3: 0, 2: 1, 1: 2, 0: 3}, 16: {3: 0, 2: 1, 1: 2}}
 
-VALID, TABLE, AF = 1 << 0, 1 << 1, 1 << 10
+VALID, TABLE, NS, AF, NSTABLE = 1 << 0, 1 << 1, 1 << 5, 1 << 10, 1 << 63
 CONTIGUOUS, DBM, NT = 1 << 52, 1 << 51, 1 << 16
 
 HCR_VM, HCR_PTW, HCR_DC, HCR_TGE, HCR_RW, HCR_CD, HCR_ID, HCR_E2H = (
@@ -157,9 +157,10 @@ class Pool:
 class Tree:
     """The tables of one stage of one case, grown a walk at a time.
 
-    ``place(address)`` turns the address of a descriptor, in this stage's output space, into a physical one, or None
-    if it cannot be reached; ``new_table()`` returns the address of another table, ``table_bits()`` the attributes
-    of a table descriptor.
+    ``place(address, nonsecure)`` turns the address of a descriptor, in this stage's output space, into a physical
+    one, or None if it cannot be reached; ``new_table()`` returns the address of another table, ``table_bits()`` the
+    attributes of a table descriptor. Below a table descriptor with NSTable the walk of a Secure stage 1 is
+    Non-secure.
     """
 
     def __init__(
@@ -168,7 +169,7 @@ class Tree:
         form: Format,
         root: int,
         big_endian: bool,
-        place: Callable[[int], int | None],
+        place: Callable[[int, bool], int | None],
         new_table: Callable[[], int],
         table_bits: Callable[[], int],
     ) -> None:
@@ -179,7 +180,8 @@ class Tree:
         self.place = place
         self.new_table = new_table
         self.table_bits = table_bits
-        self.tables: dict[int, int] = {}
+        self.nonsecure = False  # whether NSTable was met on the way to the last leaf
+        self.tables: dict[int, tuple[int, bool]] = {}
         self.leaves: dict[int, tuple[int, int]] = {}
 
     def plant(self, address: int, level: int, output: Callable[[int], int], attributes: int) -> int | None:
@@ -187,17 +189,18 @@ class Tree:
 
         ``output(shift)`` gives the leaf's output address, aligned to ``1 << shift``.
         """
-        form, base = self.form, self.root
+        form, base, nonsecure = self.form, self.root, False
         address %= 1 << form.size
         for current in range(form.start, level):
             slot = base + form.slot(current, address)
             if slot in self.leaves:
                 return self._through(slot, address)
             if slot not in self.tables:
-                self.tables[slot] = self.new_table()
-                word = form.descriptor_address(self.tables[slot]) | self.table_bits() | VALID | TABLE
-                self._write(slot, word, current, leaf=False)
-            base = self.tables[slot]
+                table, bits_of_table = self.new_table(), self.table_bits()
+                self.tables[slot] = table, nonsecure or bool(bits_of_table & NSTABLE)
+                word = form.descriptor_address(table) | bits_of_table | VALID | TABLE
+                self._write(slot, nonsecure, word, current, leaf=False)
+            base, nonsecure = self.tables[slot]
         slot = base + form.slot(level, address)
         if slot in self.tables:
             return None
@@ -206,15 +209,17 @@ class Tree:
             target = output(shift)
             self.leaves[slot] = (target, shift)
             kind = VALID | TABLE if level == LAST_LEVEL else VALID
-            self._write(slot, form.descriptor_address(target) | attributes | kind, level, leaf=True)
+            word = form.descriptor_address(target) | attributes | kind
+            self._write(slot, nonsecure, word, level, leaf=True)
+            self.nonsecure = nonsecure
         return self._through(slot, address)
 
     def _through(self, slot: int, address: int) -> int:
         target, shift = self.leaves[slot]
         return target | address & ((1 << shift) - 1)
 
-    def _write(self, slot: int, word: int, level: int, leaf: bool) -> None:
-        where = self.place(slot)
+    def _write(self, slot: int, nonsecure: bool, word: int, level: int, leaf: bool) -> None:
+        where = self.place(slot, nonsecure)
         if where is not None:
             self.pool.write(Planted(where, word, level, leaf, self.big_endian))
 
@@ -288,6 +293,11 @@ class Generator:
         for name in ("TTBR0_EL1", "TTBR1_EL1", "TTBR0_EL2", "TTBR1_EL2", "VTTBR_EL2"):
             regs[name] = self.pool.table(12)
 
+    def _ds_bit(self, form: Format) -> int:
+        """Return DS: also where it counts for nothing, with 64 KiB granules or without FEAT_LPA2."""
+        idle = form.granule == 16 or not any(self.cpu.stage1_lpa2.values())
+        return int(form.ds or (idle and self.chance(0.1)))
+
     def _size_code(self) -> int:
         if self.chance(0.6):
             return self.cpu.pa_code
@@ -345,7 +355,7 @@ class Generator:
             self._half(form, half) if half == upper else self._half(self._stage1_format(), half)
             for half in (False, True)
         ]
-        tcr = halves[0] | halves[1] << 16 | self._size_code() << 32 | int(form.ds) << 59
+        tcr = halves[0] | halves[1] << 16 | self._size_code() << 32 | self._ds_bit(form) << 59
         for bit, share in (
             (22, 0.5),
             (36, 0.5),
@@ -366,14 +376,14 @@ class Generator:
         tcr = 64 - form.size | self.rng.randrange(64) << 8 | TG0[form.granule] << 14 | self._size_code() << 16
         for bit, share in ((20, 0.3), (21, 0.35), (22, 0.6), (24, 0.3), (29, 0.5)):  # TBI, HA, HD, HPD, TBID
             tcr |= int(self.chance(share)) << bit
-        return tcr | 1 << 31 | 1 << 23 | int(form.ds) << 32
+        return tcr | 1 << 31 | 1 << 23 | self._ds_bit(form) << 32
 
     def _vtcr(self, form: Format, secure: bool = False) -> int:
         tcr = 64 - form.size | SL0[form.granule][form.start] << 6 | TG0[form.granule] << 14 | 1 << 31
         tcr |= int(form.granule == 12 and form.start == -1) << 33
         if secure:
             return tcr
-        tcr |= self.rng.randrange(64) << 8 | int(form.ds) << 32
+        tcr |= self.rng.randrange(64) << 8 | self._ds_bit(form) << 32
         for bit, share in ((21, 0.35), (22, 0.6)):  # HA, HD
             tcr |= int(self.chance(share)) << bit
         return tcr
@@ -384,7 +394,7 @@ class Generator:
         """Return the hierarchical attributes and ignored bits of a stage-1 table descriptor."""
         rng = self.rng
         word = rng.choices((0, 1, 2, 3), (70, 10, 10, 10))[0] << 61 | rng.randrange(4) << 59
-        word |= int(self.secure and self.chance(0.15)) << 63
+        word |= NSTABLE if self.secure and self.chance(0.15) else 0
         if self.chance(0.3):
             word |= (
                 rng.randrange(256) << 51 | (rng.randrange(256) if ds else rng.randrange(1024)) << 2 & ~0x300
@@ -498,7 +508,7 @@ class Generator:
             form,
             root,
             bool(self.regs["SCTLR_EL2"] & SCTLR_EE),
-            lambda slot: slot,
+            lambda slot, _: slot,
             lambda: self._stray(self.pool.table(form.granule), size),
             lambda: self._stage2_table_bits(form),
         )
@@ -556,7 +566,7 @@ class Generator:
                 form,
                 root,
                 big_endian,
-                lambda slot: self._map_for_walk(slot, ns_space),
+                lambda slot, nonsecure: self._map_for_walk(slot, ns_space or nonsecure),
                 lambda: self._stray(self._ipa_of_table(form.granule, limit), size),
                 lambda: self._stage1_table_bits(form.ds, form.high64),
             )
@@ -568,15 +578,16 @@ class Generator:
                 form,
                 root,
                 big_endian,
-                lambda slot: slot,
+                lambda slot, _: slot,
                 lambda: self._stray(self.pool.table(form.granule), size),
                 lambda: self._stage1_table_bits(form.ds, form.high64),
             )
         address = self.rng.randrange(1 << form.size)
         level = self._leaf_level(form)
-        ipa = tree.plant(address, level, self._output(limit), self._stage1_leaf_bits(form, level))
+        attributes = self._stage1_leaf_bits(form, level)
+        ipa = tree.plant(address, level, self._output(limit), attributes)
         if two_stages and ipa is not None:
-            self._map_output(ipa, ns_space)
+            self._map_output(ipa, ns_space or tree.nonsecure or bool(attributes & NS))
         return address, root
 
     def _va(self, address: int, size: int, upper: bool, tbi: bool) -> int:
@@ -700,5 +711,3 @@ class Generator:
             self.regs[name] ^= 1 << rng.randrange(48)
         else:
             self.regs[name] ^= 1 << rng.randrange(60)
-        if not self.regs[name] & HCR_E2H and name == "HCR_EL2" and not self.cpu.vhe:
-            self.regs[name] &= ~HCR_E2H
