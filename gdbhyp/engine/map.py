@@ -534,6 +534,7 @@ class _ThroughStage2:
 
     def __init__(self, walk: Walker) -> None:
         self._walk = walk
+        self._physical = _plain(walk)
 
     def read(self, address: int, size: int, space: Space) -> bytes:
         parts = []
@@ -545,7 +546,7 @@ class _ThroughStage2:
                 raise MemoryUnavailable("IPA", address, size, reason, at)
             page = 1 << leaf_bits(found.params.tgx, found.level)
             count = min(end - at, page - at % page)
-            parts.append(self._walk.read(found.output, count))
+            parts.append(self._physical(found.output, count, found.space))
             at += count
         return b"".join(parts)
 
@@ -658,12 +659,24 @@ def _stage2_runs(walk: Walker, low: int, high: int, budget: Budget) -> Iterator[
         min(high, 1 << p.input_bits),
         budget,
     )
-    yield from mapper.runs(_Table(0, p.base, 0, 0, walk.space))
+    yield from mapper.runs(_Table(0, p.base, 0, 0, p.table_space))
 
 
 def _plain(walk: Walker) -> Callable[[int, int, Space], bytes]:
-    read = walk.read
-    return lambda address, size, space: read(address, size)
+    """Read tables from physical memory, as far as the granule protection check lets the walk do so."""
+    read, gpt = walk.read, walk.gpt
+    if gpt is None:
+        return lambda address, size, space: read(address, size)
+
+    def checked(address: int, size: int, space: Space) -> bytes:
+        for at in range(address & -_PROBE, address + size, _PROBE):
+            violation = gpt.check(at, space)
+            if violation is not None:
+                reason = f"granule protection ({violation.kind} at level {violation.level})"
+                raise MemoryUnavailable("PA", address, size, reason, max(at, address))
+        return read(address, size)
+
+    return checked
 
 
 def _registers_problem(start: int, text: str) -> Problem:

@@ -195,6 +195,27 @@ def test_registers_that_allow_no_walk(value: int) -> None:
     assert only.kind == "registers"
 
 
+def test_a_table_in_a_protected_granule() -> None:
+    """The granule protection table gives the gigabyte of the level 3 table to Root."""
+    memory = SparseMemory()
+    tables = Tables(memory, Format(12), 39, 1, 0x10_0000)
+    tables.slot(0, 2)
+    tables.next_free = 0x4000_0000
+    tables.map(0x5000, 0x9000)
+    memory.write_word(0x2_0000, 0x91)  # the first gigabyte is Non-secure
+    memory.write_word(0x2_0008, 0xA1)
+    rme = {"ID_AA64PFR0_EL1": 1 << 36 | 1 << 52, "SCR_EL3": 1}
+    gpt = {"GPCCR_EL3": 1 << 16 | 2 | 3 << 12 | 1 << 10 | 1 << 8, "GPTBR_EL3": 0x20}
+    machine = stage1_machine(tables, 39, **rme, **gpt)
+    (only,) = map_stage(machine, Regime.EL10, 1)
+    assert isinstance(only, Problem)
+    assert (only.kind, only.level, only.address) == ("unreadable", 3, 0x4000_0000)
+    assert "granule protection (fail at level 0)" in only.text
+    fault = translate(machine, 0x5000, Regime.EL10).fault
+    assert fault is not None
+    assert (fault.kind, fault.level) == ("granule_protection", 3)
+
+
 def test_a_table_that_stage2_does_not_let_be_read() -> None:
     """Stage 2 maps the level 3 table without the right to read: a walk faults there, and so does the map."""
     memory = SparseMemory()
