@@ -29,6 +29,6 @@
 #define ROM_PAGES 16
 #define LOG_PAGES 64
 #define FRESH_STRIDE 0x10000 /* one touch a round; the doorbell rings when FRESH_TOUCHES are done */
-#define FRESH_TOUCHES 8
+#define FRESH_TOUCHES 4
 
 #endif
