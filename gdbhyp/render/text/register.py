@@ -17,6 +17,20 @@ def render(report: Register, style: Style) -> Iterator[str]:
     shown = [f for f in report.fields if report.verbose or f.value != f.default]
     rows = [field_row(f.name, f.msb, f.lsb, f.value, f.text or f.long_name, style) for f in shown]
     yield from indented(style.table(rows))
-    if report.traps:
+    shown, hidden = _traps(report)
+    if shown:
         yield "  traps to EL2:"
-        yield from (f"    {sentence}" for sentence in report.traps)
+        yield from (f"    {sentence}" for sentence in shown)
+    if hidden:
+        yield style.paint("dim", f"  -v lists {hidden} more, of optional features that are not enabled")
+
+
+def _traps(report: Register) -> tuple[list[str], int]:
+    """Return what is worth a line, and how many lines are left out: those of features whose enable bit is 0."""
+    set_fields = {f.name for f in report.fields if f.value}
+    shown = [
+        sentence
+        for sentence in report.traps
+        if report.verbose or "(with FEAT_" not in sentence or sentence.split(":")[0] in set_fields
+    ]
+    return shown, len(report.traps) - len(shown)
