@@ -34,7 +34,6 @@ from gdbhyp.errors import Unsupported
 MEM_ATTR = Bits(5, 2)
 S2AP = Bits(7, 6)
 S2AP_READ = bit(6)
-S2AP_WRITE = bit(7)
 S2DIRTY = bit(7)
 SH = Bits(9, 8)
 AF = bit(10)
@@ -89,7 +88,8 @@ class Stage2Params:
     ``vm`` is HCR_EL2.VM or DC as it acts. ``misprogrammed`` says that T0SZ is out of range, or SL0 and SL2
     reserved or inconsistent with it: every access is then a level-0 translation fault. ``table_space`` is the
     physical space of the tables, ``output_space`` that of the output (a Realm's depends on the descriptor
-    too).
+    too). ``plain_walk`` says that a
+    stage-1 table is readable by S2AP[0] alone: no indirection, HCR_EL2.PTW or TL0, TL1, and not a Realm's.
     """
 
     vm: bool
@@ -118,6 +118,7 @@ class Stage2Params:
     tl0: bool
     tl1: bool
     realm: bool
+    plain_walk: bool
     table_space: Space
     output_space: Space
     memory: Stage2Memory
@@ -222,6 +223,10 @@ def stage2_params(
         table_space = output_space = control.space or Space.NON_SECURE
     ha = features.haf and bool(HA(vtcr))
     fwb = control.fwb
+    realm = control.space is Space.REALM
+    s2pie = features.s2pie and bool(S2PIE(vtcr))
+    tl0 = features.the and bool(TL0(vtcr))
+    tl1 = features.the and bool(TL1(vtcr))
     vmid = VMID(vttbr)
     return Stage2Params(
         vm=control.el2_enabled and (control.vm or control.dc),
@@ -242,14 +247,15 @@ def stage2_params(
         ptw=control.ptw,
         fwb=fwb,
         xnx=features.xnx,
-        s2pie=features.s2pie and bool(S2PIE(vtcr)),
+        s2pie=s2pie,
         s2pir=register("S2PIR_EL2") if features.s2pie else 0,
-        s2poe=features.s2pie and features.s2poe and bool(S2PIE(vtcr)) and bool(S2POE(vtcr)),
+        s2poe=s2pie and features.s2poe and bool(S2POE(vtcr)),
         s2por=register("S2POR_EL1") if features.s2poe else 0,
         assuredonly=features.the and bool(VTCR_ASSURED_ONLY(vtcr)),
-        tl0=features.the and bool(TL0(vtcr)),
-        tl1=features.the and bool(TL1(vtcr)),
-        realm=control.space is Space.REALM,
+        tl0=tl0,
+        tl1=tl1,
+        realm=realm,
+        plain_walk=not (s2pie or control.ptw or tl0 or tl1 or realm),
         table_space=table_space,
         output_space=output_space,
         memory=Stage2Memory(fwb, control.cd, features.mte2, features.mte_perm, features.xs),

@@ -6,15 +6,14 @@ words on what it returns. Order of checks and levels of faults are those of Arm'
 
 Choices where the architecture leaves one to the processor, here and in what the walk is made of:
 
-* TxSZ out of its range is a level-0 translation fault, never clamped.
-* A reserved TG field, or one that selects an absent granule, acts as the smallest granule there is.
-* The contiguous bit is a hint: it changes no output address and, misplaced, faults nothing. nT faults nothing.
-* HCR_EL2.{NV,NV1} = {0,1} acts as {0,0}.
-* With {E2H,TGE} = {1,1}, HCR_EL2.VM, DC, CD, ID and PTW act as 0 for AT S12E* too.
-* A reserved MAIR byte and SH = 0b01 are reported as they are; a reserved stage-2 inner cacheability is
+* TxSZ out of its range is a level-0 translation fault, never clamped. * A reserved TG field, or one that
+selects an absent granule, acts as the smallest granule there is. * The contiguous bit is a hint: it changes
+no output address and, misplaced, faults nothing. nT faults nothing. * HCR_EL2.{NV,NV1} = {0,1} acts as {0,0}.
+* With {E2H,TGE} = {1,1}, HCR_EL2.VM, DC, CD, ID and PTW act as 0 for AT S12E* too. * A reserved MAIR byte and
+SH = 0b01 are reported as they are; a reserved stage-2 inner cacheability is
   Write-Back.
-* Setting the access flag of a stage-1 descriptor needs the right to write in stage 2, for AT as for an access.
-* Fetching an instruction from Device memory is not a permission fault of its own.
+* Setting the access flag of a stage-1 descriptor needs the right to write in stage 2, for AT as for an
+access. * Fetching an instruction from Device memory is not a permission fault of its own.
 """
 
 from __future__ import annotations
@@ -48,6 +47,7 @@ _S1_NS_TABLE = stage1.NS_TABLE.in_place
 _S1_PROTECTED = stage1.PROTECTED.in_place
 _S1_AMEC = stage1.AMEC.in_place
 _S2_AF = stage2.AF.in_place
+_S2_READ = stage2.S2AP_READ.in_place
 _UPPER = stage1.VA_RANGE.in_place
 _FINAL = 3
 _TYPE = 0b11
@@ -292,7 +292,7 @@ class Walker:
     ) -> Leaf2 | WalkFault:
         """Find a stage-1 descriptor in physical memory; ``top`` is as in ``stage2_denies_walk``."""
         found = self._stage2(p, ipa, space, fetches, True)
-        if isinstance(found, WalkFault):
+        if isinstance(found, WalkFault) or (p.plain_walk and found.descriptor & _S2_READ):
             return found
         device = p.memory_is_device(found.descriptor)
         denied = stage2_denies_walk(
