@@ -88,8 +88,8 @@ class Stage2Params:
     ``vm`` is HCR_EL2.VM or DC as it acts. ``misprogrammed`` says that T0SZ is out of range, or SL0 and SL2
     reserved or inconsistent with it: every access is then a level-0 translation fault. ``table_space`` is the
     physical space of the tables, ``output_space`` that of the output (a Realm's depends on the descriptor
-    too). ``plain_walk`` says that a
-    stage-1 table is readable by S2AP[0] alone: no indirection, HCR_EL2.PTW or TL0, TL1, and not a Realm's.
+    too). ``plain_walk`` says that a stage-1 table is readable by S2AP[0] alone: no indirection, no HCR_EL2.PTW,
+    TL0 or TL1, and not a Realm's.
     """
 
     vm: bool
