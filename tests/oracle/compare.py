@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from random import Random
@@ -27,7 +27,7 @@ from gdbhyp.errors import MemoryUnavailable
 from .generate import Features, Generator
 from .known_differences import Known, entries, kills
 from .machine import MAX_CASES, POOL, RAM_SIZE, Answer, Case, Machine
-from .quirks import Difference, Ours, Retry, faults
+from .quirks import Difference, Ours, Retry, faults, stage2_layout
 
 BATCH = 20_000
 MOST_CHANGES = 8
@@ -61,6 +61,14 @@ class Outcome(NamedTuple):
         return f"{self.regime:<14} {self.granule:<8} {self.kind}{level}{self.stage}"
 
 
+class Start(NamedTuple):
+    """Where a stage 2 that led to an address starts: log2 of its granule, its first level, how many tables."""
+
+    granule: int
+    level: int
+    tables: int
+
+
 class Image:
     """The machine's physical memory as the engine reads it; remembers what was read, and if below the pool."""
 
@@ -90,6 +98,7 @@ class Report:
     seed: int
     bins: Counter[str] = field(default_factory=Counter)
     outcomes: Counter[Outcome] = field(default_factory=Counter)
+    starts: Counter[Start] = field(default_factory=Counter)
     unexplained: list[Difference] = field(default_factory=list)
     declined: Counter[str] = field(default_factory=Counter)
     examples: dict[str, Difference] = field(default_factory=dict)
@@ -114,6 +123,21 @@ class Report:
             yield f"  {count:8,} declined: {why}"
         if histogram:
             yield from (f"    {count:8,}  {outcome}" for outcome, count in sorted(self.outcomes.items()))
+
+
+def summary(reports: Sequence[Report], histogram: bool) -> Iterator[str]:
+    """Say for each QEMU version what its models came to, and add up the bins."""
+    for version in sorted({report.version for report in reports}):
+        total = Report(version, "all models", reports[0].seed)
+        for report in reports:
+            if report.version == version:
+                for name, count in report.bins.items():
+                    total.bins["several of these together" if " + " in name else name] += count
+                total.outcomes += report.outcomes
+                total.declined += report.declined
+                agree = report.bins["agree"] / max(report.cases, 1)
+                yield f"{report.title}, seed {report.seed}: {report.cases:,} cases, {agree:.2%} identical"
+        yield from list(total.lines(histogram))[1:]
 
 
 def outcome(case: Case, regs: dict[str, int], par: int, exception: bool) -> Outcome:
@@ -141,6 +165,14 @@ def outcome(case: Case, regs: dict[str, int], par: int, exception: bool) -> Outc
     if stage:
         granule = GRANULE_0[regs.get("VTCR_EL2", 0) >> 14 & 3]
     return Outcome(regime, kind, stage, level, granule)
+
+
+def stage2_start(case: Case, regs: dict[str, int], par: int) -> Start | None:
+    """Return how stage 2 starts, if it is Non-secure and its output is what ``par`` holds."""
+    if par & 1 or not case["op"].startswith("S12") or not regs["HCR_EL2"] & 1 or not regs["SCR_EL3"] & 1:
+        return None
+    form = stage2_layout(regs, "VTCR_EL2", "VTTBR_EL2")
+    return Start(form.granule, 3 - form.levels, 1 << max(form.root_bits - form.granule, 0))
 
 
 def from_exception(esr: int) -> int:
@@ -256,6 +288,8 @@ def _compare_batch(machine: Machine, memory: bytearray, cases: list[Case], repor
         report.bins[verdict.name] += 1
         if verdict.outcome:
             report.outcomes[verdict.outcome] += 1
+        if verdict.start:
+            report.starts[verdict.start] += 1
         if verdict.name == "unexplained" and verdict.difference:
             report.unexplained.append(verdict.difference)
         elif verdict.difference:
@@ -284,6 +318,7 @@ class Verdict(NamedTuple):
     name: str
     outcome: Outcome | None = None
     difference: Difference | None = None
+    start: Start | None = None
 
 
 class Judge:
@@ -308,6 +343,6 @@ class Judge:
         if mine.error:
             return Verdict("declined", reached)
         if same(mine, par, exception):
-            return Verdict("agree", reached)
+            return Verdict("agree", reached, start=stage2_start(case, regs, par))
         difference = Difference(case, regs, self.machine.version, self.machine.model, par, exception, mine)
         return Verdict(self.explainer.explain(difference) or "unexplained", reached, difference)

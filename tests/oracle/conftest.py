@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from .compare import Report, summary
 from .machine import Machine, missing_tools
 
 ROOT = Path(__file__).parents[2]
 CI = bool(os.environ.get("CI"))
 
 Start = Callable[[str, str], Machine]
+
+REPORTS = pytest.StashKey[list[Report]]()
 
 
 def unavailable(reason: str) -> None:
@@ -46,6 +49,20 @@ def qemu(request: pytest.FixtureRequest) -> str:
     if missing:
         unavailable(f"not installed: {', '.join(missing)}")
     return shutil.which(path) or path
+
+
+@pytest.fixture
+def reports(request: pytest.FixtureRequest) -> list[Report]:
+    """The reports that the run's summary shows."""
+    return request.config.stash.setdefault(REPORTS, [])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    reports = config.stash.get(REPORTS, [])
+    if reports:
+        terminalreporter.section("AT oracle")
+        for line in summary(reports, histogram=config.get_verbosity() > 0):
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture

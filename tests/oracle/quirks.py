@@ -156,7 +156,7 @@ def layouts(retry: Retry, stage: int) -> list[Layout]:
     controls = [("VTCR_EL2", "VTTBR_EL2")]
     if not retry.regs["SCR_EL3"] & SCR_NS:
         controls.append(("VSTCR_EL2", "VSTTBR_EL2"))
-    return [stage2_layout(retry, *names) for names in controls]
+    return [stage2_layout(retry.regs, *names) for names in controls]
 
 
 def stage1_layout(retry: Retry) -> Layout:
@@ -171,8 +171,8 @@ def stage1_layout(retry: Retry) -> Layout:
     return Layout(granule, ds and granule != 16, ps, size, (size - 1 - granule) // (granule - 3), base)
 
 
-def stage2_layout(retry: Retry, control: str, base: str) -> Layout:
-    shared, own = retry.regs["VTCR_EL2"], retry.regs[control]
+def stage2_layout(regs: dict[str, int], control: str, base: str) -> Layout:
+    shared, own = regs["VTCR_EL2"], regs[control]
     granule, sl0, sl2 = GRANULE[own >> 14 & 3], own >> 6 & 3, own >> 33 & 1
     ds = bool(shared >> 32 & 1) and granule != 16
     levels = sl0

@@ -1,8 +1,9 @@
 """gdbhyp's engine against QEMU's own AT instructions, over random structured page tables.
 
-Each CPU model runs cases of a fixed seed, and as many of a fresh one, which is printed. ``GDBHYP_ORACLE_CASES`` sets
-how many cases each QEMU gets of each seed over all models (20,000), ``GDBHYP_ORACLE_SEED`` the fresh seed, and
-``GDBHYP_QEMU`` other QEMU binaries. ``python -m tests.oracle --help`` runs one model with a histogram.
+Each CPU model runs cases of a fixed seed, and as many of a fresh one; seeds and counts are in the run's summary (with
+``-v`` also how often each outcome was reached). ``GDBHYP_ORACLE_CASES`` sets how many cases each QEMU gets of each
+seed over all models (20,000), ``GDBHYP_ORACLE_SEED`` the fresh seed, and ``GDBHYP_QEMU`` other QEMU binaries.
+``python -m tests.oracle --help`` runs one model.
 """
 
 from __future__ import annotations
@@ -45,8 +46,9 @@ MUST_REACH: Set[tuple[str, str]] = frozenset(
 
 @pytest.mark.parametrize("model", SHARES)
 @pytest.mark.parametrize("seed", [pytest.param(FIXED_SEED, id="fixed"), pytest.param(FRESH_SEED, id="fresh")])
-def test_agreement(qemu: str, start: Start, model: str, seed: int) -> None:
+def test_agreement(qemu: str, start: Start, model: str, seed: int, reports: list[Report]) -> None:
     report = compare(start(qemu, model), seed, round(CASES * SHARES[model]))
+    reports.append(report)
     print("\n".join(report.lines()))
     assert not report.unexplained, explanation(report)
     declined = report.bins["declined"]
@@ -73,6 +75,11 @@ def test_reach(qemu: str, start: Start) -> None:
         (regime, granule) for regime in regimes for granule in ("4K", "16K", "64K")
     }
     assert {o.regime for o in outcomes if o.kind == "success"} >= {regime + " S" for regime in regimes}
+    starts = {(s.granule, s.level) for s in report.starts}
+    assert starts >= {(g, n) for g, first in ((12, 0), (14, 1), (16, 1)) for n in range(first, 4)}
+    if report.version >= (8,):  # QEMU 7.2 refuses the levels that exist only with DS
+        assert starts >= {(12, -1), (14, 0)}
+    assert {s.tables for s in report.starts} == {1, 2, 4, 8, 16}
 
 
 def test_seed_determines_everything(qemu: str, start: Start) -> None:
