@@ -143,7 +143,7 @@ def summary(reports: Sequence[Report], histogram: bool) -> Iterator[str]:
 def outcome(case: Case, regs: dict[str, int], par: int, exception: bool) -> Outcome:
     """Classify an answer; ``par`` is PAR_EL1 or, for an exception, one made of its syndrome."""
     hcr, upper = regs.get("HCR_EL2", 0), bool(int(case["va"], 16) >> 55 & 1)
-    e2h, tge = bool(hcr >> 34 & 1), bool(hcr >> 27 & 1)
+    e2h, tge = bool(hcr >> 34 & 1 and regs.get("ID_AA64MMFR1_EL1", 0) >> 8 & 15), bool(hcr >> 27 & 1)
     stage2 = bool(hcr & (1 | 1 << 12))
     if "E2" in case["op"]:
         regime = "EL2&0" if e2h else "EL2"

@@ -73,8 +73,13 @@ class Retry:
         return not self.op.startswith("S1E2") and not (self.op.startswith("S1E") and self.host)
 
     @property
+    def e2h(self) -> bool:
+        """Whether HCR_EL2.E2H counts: it is RES0 without FEAT_VHE."""
+        return bool(self.regs["HCR_EL2"] & HCR_E2H and self.regs["ID_AA64MMFR1_EL1"] >> 8 & 15)
+
+    @property
     def host(self) -> bool:
-        return self.regs["HCR_EL2"] & (HCR_E2H | HCR_TGE) == HCR_E2H | HCR_TGE
+        return self.e2h and bool(self.regs["HCR_EL2"] & HCR_TGE)
 
     def order(self, stage: int) -> Literal["little", "big"]:
         name = "SCTLR_EL1" if stage == 1 and self.el10 else "SCTLR_EL2"
@@ -182,7 +187,7 @@ def stage2_layout(regs: dict[str, int], control: str, base: str) -> Layout:
 
 
 def two_halves(retry: Retry) -> bool:
-    return retry.el10 or bool(retry.regs["HCR_EL2"] & HCR_E2H)
+    return retry.el10 or retry.e2h
 
 
 def fault_stage(par: int) -> int:
