@@ -14,6 +14,7 @@ from gdbhyp.errors import NoTarget
 from gdbhyp.plugin.remote import LOST, PhysicalMemory, RamMap, is_connected, send
 from gdbhyp.plugin.stub_names import stub_names
 
+_NOTHING = "nothing is being debugged: attach with 'target remote HOST:PORT' first"
 _NO_EL2 = (
     "the stub shows no EL2 registers: start QEMU with '-M virt,virtualization=on' and a CPU that has EL2, "
     "for example '-cpu max'"
@@ -37,14 +38,40 @@ class FrameRegisters:
         for stub_name in stub_names(name):
             if stub_name in self._shown:
                 try:
-                    value = self._frame.read_register(stub_name)
-                    # A type that GDB takes for signed, as QEMU's cpsr, must not spread its sign.
-                    return int(value) & (1 << 8 * value.type.sizeof) - 1
-                except gdb.error as error:
-                    if not is_connected():
-                        raise NoTarget(LOST) from error
-                    return None
+                    return self._value(stub_name)
+                except gdb.error:
+                    return self._value_again(stub_name)
         return None
+
+    def _value(self, stub_name: str) -> int:
+        value = self._frame.read_register(stub_name)
+        # A type that GDB takes for signed, as QEMU's cpsr, must not spread its sign.
+        return int(value) & (1 << 8 * value.type.sizeof) - 1
+
+    def _value_again(self, stub_name: str) -> int | None:
+        """Return the register, None if the stub does not give it away.
+
+        GDB forgets its frames when Ctrl-C hits while it works on them. That is no reason to take a register for
+        missing, so it is asked for once more, of a new frame.
+
+        :raises NoTarget: if there is none to ask any more.
+        """
+        self._frame = _newest_frame(lost=LOST)
+        try:
+            return self._value(stub_name)
+        except gdb.error as error:
+            if not self._frame.is_valid():
+                raise NoTarget(f"GDB cannot read the CPU's registers ({error})") from error
+            return None
+
+    def ask_stub(self) -> None:
+        """Make GDB ask the stub for registers of this CPU.
+
+        It does so for those that it does not know yet; if it knows all of these, they were read at this stop.
+        """
+        for stub_name in sorted(self._shown)[:_PROBES]:
+            with contextlib.suppress(gdb.error):
+                self._frame.read_register(stub_name)
 
 
 _names_of: dict[str, frozenset[str]] = {}
@@ -94,19 +121,17 @@ _PROBES = 8
 _BYTE_ORDERS: tuple[Literal["little", "big"], ...] = ("little", "big")
 
 
-def _check_current(connection: gdb.RemoteTargetConnection, frame: gdb.Frame) -> None:
+def _check_current(connection: gdb.RemoteTargetConnection, registers: FrameRegisters) -> None:
     """Refuse to answer from remembered registers when the CPU stands elsewhere by now.
 
     :raises NoTarget: if the stub has another PC than GDB, as after ``cont`` or ``system_reset`` in QEMU's monitor.
     """
-    if _is_at(connection, frame.pc()):
+    pc = registers.get("PC")
+    if pc is None or _is_at(connection, pc):
         return
-    # Stubs answer for the CPU that GDB asked about last, which need not be the selected one. To read registers that
-    # GDB does not know yet makes it so; if it knows all of these, they were read at this stop.
-    for name in sorted(_register_names(frame.architecture()))[:_PROBES]:
-        with contextlib.suppress(gdb.error):
-            frame.read_register(name)
-    if not _is_at(connection, frame.pc()):
+    # Stubs answer for the CPU that GDB asked about last, which need not be the selected one.
+    registers.ask_stub()
+    if not _is_at(connection, pc):
         raise NoTarget(_STALE)
 
 
@@ -117,10 +142,10 @@ def _is_at(connection: gdb.RemoteTargetConnection, pc: int) -> bool:
     return answer in spellings or len(answer) != len(spellings[0]) or answer.startswith(b"x")
 
 
-def _newest_frame() -> gdb.Frame:
+def _newest_frame(lost: str = _NOTHING) -> gdb.Frame:
     thread = gdb.selected_thread()
-    if gdb.selected_inferior().connection is None or thread is None:
-        raise NoTarget("nothing is being debugged: attach with 'target remote HOST:PORT' first")
+    if not is_connected() or thread is None:
+        raise NoTarget(lost)
     if thread.is_running():
         raise NoTarget("the CPU is running: stop it first, with Ctrl-C or 'interrupt'")
     try:
@@ -145,7 +170,7 @@ def live_stop() -> Iterator[Stop]:
     registers = FrameRegisters(frame)
     if registers.get("HCR_EL2") is None or not isinstance(connection, gdb.RemoteTargetConnection):
         raise NoTarget(_NO_EL2)
-    _check_current(connection, frame)
+    _check_current(connection, registers)
     with PhysicalMemory(connection, _ram_map) as memory:
         yield Stop(
             Machine(registers, memory, _pstate(registers.get("CPSR") or 0)),
