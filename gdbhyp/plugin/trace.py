@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import gdb
 
 from gdbhyp.arch.spaces import VA
 from gdbhyp.errors import GdbhypError, NoTarget, UsageError
 from gdbhyp.plugin.target import live_stop
+from gdbhyp.trace.events import State
 from gdbhyp.trace.ring import Recording
 from gdbhyp.trace.status import StartOptions, TraceStatus
 from gdbhyp.trace.worlds import is_host_at_el2
@@ -28,6 +29,9 @@ class _Source(Protocol):
     """What records."""
 
     name: str
+    notes: list[str]
+
+    def catch_up(self) -> None: ...
 
     def at_stop(self) -> None: ...
 
@@ -77,6 +81,8 @@ class LiveTracer:
         """Return the recording, caught up with the target."""
         if self._recording is None:
             raise NoTarget("nothing was recorded yet: 'hyp-trace start' begins, or name a trace file")
+        if self._last_source is not None:
+            self._last_source.catch_up()
         return self._recording
 
     def status(self) -> TraceStatus:
@@ -84,6 +90,8 @@ class LiveTracer:
         from gdbhyp.plugin.trace_break import BreakSource
 
         source, recording = self._last_source, self._recording
+        if source is not None:
+            source.catch_up()
         report = None if recording is None else recording.statistics.report()
         breaks = source if isinstance(source, BreakSource) else None
         events = 0 if report is None else report.events
@@ -102,7 +110,7 @@ class LiveTracer:
             vectors=() if breaks is None else tuple(VA(base) for base in breaks.vectors),
             returns=() if breaks is None else tuple(VA(address) for address in breaks.returns),
             false_hits=0 if breaks is None else breaks.false_hits,
-            notes=tuple(self._notes),
+            notes=(*self._notes, *(source.notes if source is not None else ())),
         )
 
     @staticmethod
@@ -117,6 +125,11 @@ class LiveTracer:
         """End the recording because GDB let go of the target, or lost it."""
         if self._source is not None and connection is self._connection:
             self._end("the connection to the target is closed")
+
+    def leaving(self) -> None:
+        """GDB ends, and the target still answers."""
+        if self._source is not None:
+            self._end("GDB ended")
 
     def stopped(self) -> None:
         """Use a stop for the person to look for what has changed."""
@@ -147,12 +160,20 @@ class LiveTracer:
         hcr = stop.optional("HCR_EL2")
         vhe = hcr is not None and is_host_at_el2(hcr)
         self._notes = []
-        return self._break(stop, options, vhe)
+        return self._log(options, vhe) if options.source == "log" else self._break(stop, options, vhe)
+
+    def _log(self, options: StartOptions, vhe: bool) -> tuple[_Source, str]:
+        from gdbhyp.plugin.trace_log import LogSource
+
+        recording = _new_recording("log", options, vhe)
+        source = LogSource(recording, self._fail)
+        self._recording = recording
+        return source, "QEMU's own exception log: complete, but without VMID, IPA and time"
 
     def _break(self, stop: Stop, options: StartOptions, vhe: bool) -> tuple[_Source, str]:
         from gdbhyp.plugin.trace_break import BreakSource
 
-        recording = Recording("break", options.capacity, vhe=vhe)
+        recording = _new_recording("break", options, vhe)
         source = BreakSource(recording, self._fail, returns=options.returns)
         try:
             for base in (*_vector_bases(), *options.vectors):
@@ -166,8 +187,10 @@ class LiveTracer:
             source.close()
             raise
         self._recording = recording
-        asked = "asked for" if options.source == "break" else "it works with any stub"
-        return source, f"breakpoints on EL2's vectors, {asked}"
+        why = "breakpoints on EL2's vectors: every register, but slow"
+        if options.source == "auto":
+            why += " ('--source log' is fast, without VMID and IPA)"
+        return source, why
 
     def _erets(self, stop: Stop, bases: tuple[int, ...], vhe: bool) -> list[int]:
         """Return the ERET instructions around the vectors."""
@@ -182,20 +205,57 @@ class LiveTracer:
         return found
 
 
-def _vector_bases() -> list[int]:
-    """Return VBAR_EL2 of every CPU; the selected thread and frame are as before."""
-    bases = []
+T = TypeVar("T")
+
+
+def _on_all_cpus(ask: Callable[[], T]) -> list[T]:
+    """Return what ``ask`` says of each CPU; the selected thread and frame are as before."""
     thread = gdb.selected_thread()
     frame = gdb.selected_frame()
     try:
-        for other in gdb.selected_inferior().threads():
-            other.switch()
-            bases.append(int(gdb.parse_and_eval("$VBAR_EL2")) & 0xFFFF_FFFF_FFFF_FFFF)
+        return [_of_thread(other, ask) for other in gdb.selected_inferior().threads()]
     finally:
         if thread is not None:
             thread.switch()
             frame.select()
-    return bases
+
+
+def _of_thread(thread: gdb.InferiorThread, ask: Callable[[], T]) -> T:
+    thread.switch()
+    return ask()
+
+
+def _register(name: str) -> int:
+    return int(gdb.parse_and_eval(f"${name}")) & 0xFFFF_FFFF_FFFF_FFFF
+
+
+def _vector_bases() -> list[int]:
+    return _on_all_cpus(lambda: _register("VBAR_EL2"))
+
+
+def _new_recording(source: str, options: StartOptions, vhe: bool) -> Recording:
+    """Return a recording that knows what each CPU is doing, and nothing else."""
+    recording = Recording(source, options.capacity, vhe=vhe)
+    for state in _on_all_cpus(_state):
+        recording.add(state)
+    return recording
+
+
+def _state() -> State:
+    """Return what the selected CPU does."""
+    thread = gdb.selected_thread()
+    assert thread is not None
+    return State(
+        seq=-1,
+        cpu=(thread.ptid[1] or thread.num) - 1,
+        el=_register("cpsr") >> 2 & 3,
+        base=_register("VBAR_EL2"),
+        esr=_register("ESR_EL2"),
+        elr=_register("ELR_EL2"),
+        hcr=_register("HCR_EL2"),
+        vttbr=_register("VTTBR_EL2"),
+        vtcr=_register("VTCR_EL2"),
+    )
 
 
 def _find_erets(stop: Stop, base: int, reach: int) -> Iterator[int]:
@@ -232,6 +292,9 @@ class _Listeners:
     def prompt(self, _: None = None) -> None:
         self._tracer.prompted()
 
+    def exiting(self, _: gdb.GdbExitingEvent) -> None:
+        self._tracer.leaving()
+
     def gone(self, event: gdb.ConnectionEvent) -> None:
         self._tracer.connection_gone(event.connection)
 
@@ -244,6 +307,7 @@ def _listen(tracer: LiveTracer) -> None:
     gdb.events.stop.connect(listeners.stop)
     gdb.events.before_prompt.connect(listeners.prompt)
     gdb.events.connection_removed.connect(listeners.gone)
+    gdb.events.gdb_exiting.connect(listeners.exiting)
 
 
 def _ignore(tracer: LiveTracer) -> None:
@@ -252,6 +316,7 @@ def _ignore(tracer: LiveTracer) -> None:
         gdb.events.stop.disconnect(listeners.stop)
         gdb.events.before_prompt.disconnect(listeners.prompt)
         gdb.events.connection_removed.disconnect(listeners.gone)
+        gdb.events.gdb_exiting.disconnect(listeners.exiting)
 
 
 _tracer: list[LiveTracer] = []

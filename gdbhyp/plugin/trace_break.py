@@ -58,6 +58,7 @@ class BreakSource:
     def __init__(self, recording: Recording, fail: Callable[[str], None], *, returns: bool) -> None:
         self.recording = recording
         self.registers = PacketRegisters()
+        self.notes: list[str] = []
         self.false_hits = 0
         self.stops = 0
         self._fail = fail
@@ -94,6 +95,9 @@ class BreakSource:
         for address in addresses:
             if address not in self._returns:
                 self._returns[address] = Point(address, self._returned)
+
+    def catch_up(self) -> None:
+        """Everything is recorded when it happens."""
 
     def at_stop(self) -> None:
         """Look at the CPU that stopped for the person: it may be in a world with a vector base of its own."""

@@ -109,4 +109,18 @@ class Lost(NamedTuple):
     cpu: int | None = None
 
 
-Event = Taken | Returned | Lost
+class State(NamedTuple):
+    """What a CPU did when the recording began: its exception level, and EL2's registers. ``base`` is VBAR_EL2."""
+
+    seq: int
+    cpu: int
+    el: int
+    base: int
+    esr: int | None = None
+    elr: int | None = None
+    hcr: int | None = None
+    vttbr: int | None = None
+    vtcr: int | None = None
+
+
+Event = Taken | Returned | Lost | State

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from gdbhyp.errors import BadInput
-from gdbhyp.trace.events import Event, Lost, Returned, Taken
+from gdbhyp.trace.events import Event, Lost, Returned, State, Taken
 from gdbhyp.trace.qemu_log import QemuLogParser, looks_like_log
 from gdbhyp.trace.worlds import WORLDS
 
@@ -24,16 +24,17 @@ VERSION = 1
 _CHUNK = 1 << 20
 _BEGINNING = 1 << 16
 
-_KINDS: dict[str, type[Taken] | type[Returned] | type[Lost]] = {
+_KINDS: dict[str, type[Event]] = {
     "exception": Taken,
     "return": Returned,
     "lost": Lost,
+    "state": State,
 }
 _NAME_OF = {kind: name for name, kind in _KINDS.items()}
 _WORDS = frozenset(("reason", "world"))
-_COUNTS = frozenset(("seq", "cpu", "from_el", "to_el", "time", "missing", "vmid"))
+_COUNTS = frozenset(("seq", "cpu", "from_el", "to_el", "el", "time", "missing", "vmid"))
 _PLAIN = _WORDS | _COUNTS
-_LARGEST = {"cpu": 4095, "from_el": 3, "to_el": 3, "vmid": 0xFFFF}
+_LARGEST = {"cpu": 4095, "from_el": 3, "to_el": 3, "el": 3, "vmid": 0xFFFF}
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,9 @@ def _value(name: str, value: Any) -> Any:
     if type(value) is not expected or (name == "world" and value not in WORLDS):
         raise ValueError(f"{name} is {value!r}")
     if not isinstance(value, str) or name in _PLAIN:
-        if not 0 <= (value if isinstance(value, int) else 0) <= _LARGEST.get(name, 1 << 64):
+        if isinstance(value, int) and not (-1 if name == "seq" else 0) <= value <= _LARGEST.get(
+            name, 1 << 64
+        ):
             raise ValueError(f"{name} is {value!r}")
         return value
     number = int(value, 16)

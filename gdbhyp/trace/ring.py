@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 
-from gdbhyp.trace.events import Event, Lost, Taken
+from gdbhyp.trace.events import Event, Lost, Returned, Taken
 from gdbhyp.trace.statistics import Statistics
 from gdbhyp.trace.worlds import Party, WorldTracker
 
@@ -26,7 +26,7 @@ class Recording:
     def add(self, event: Event) -> None:
         """Record one event; the oldest gives way if there is no room."""
         if len(self.kept) == self.kept.maxlen:
-            self.overwritten += type(self.kept[0][0]) is not Lost
+            self.overwritten += type(self.kept[0][0]) in (Taken, Returned)
         self.kept.append((event, self.statistics.add(event)))
 
     @property

@@ -18,6 +18,7 @@ from gdbhyp.trace.events import (
     EC_SYS64,
     Event,
     Lost,
+    Returned,
     Taken,
 )
 from gdbhyp.trace.worlds import Party, World, WorldTracker
@@ -219,7 +220,7 @@ class Statistics:
             self._taken(event, party)
         elif type(event) is Lost:
             self.dropped += event.missing
-        else:
+        elif type(event) is Returned:
             self.returns += 1
         return party
 

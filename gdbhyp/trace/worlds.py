@@ -24,7 +24,19 @@ from __future__ import annotations
 from typing import Literal, NamedTuple, cast, get_args
 
 from gdbhyp.arch import smccc
-from gdbhyp.trace.events import EC_HVC64, EC_SVC64, EC_SYS64, EC_WFX, FIQ, IRQ, Event, Lost, Returned, Taken
+from gdbhyp.trace.events import (
+    EC_HVC64,
+    EC_SVC64,
+    EC_SYS64,
+    EC_WFX,
+    FIQ,
+    IRQ,
+    Event,
+    Lost,
+    Returned,
+    State,
+    Taken,
+)
 
 World = Literal["host", "hypervisor", "guest", "unknown"]
 
@@ -32,6 +44,7 @@ WORLDS: tuple[str, ...] = get_args(World)
 
 _MOST_PAGES = 1 << 14
 _MOST_RETURNS = 64
+_SYNC_LOWER = 0x400
 
 
 class Party(NamedTuple):
@@ -189,6 +202,8 @@ class WorldTracker:
             self._returned(event)
         elif type(event) is Lost:
             self._lost(event)
+        elif type(event) is State:
+            self._begin(event)
         return None
 
     def return_before(self, event: Taken) -> Returned | None:
@@ -202,6 +217,19 @@ class WorldTracker:
         if self.vhe and party == HYPERVISOR:
             return HOST
         return party
+
+    def _begin(self, state: State) -> None:
+        """Start with what a CPU did: it runs something below EL2, or something that it ran is interrupted."""
+        hcr = state.hcr or 0
+        self.vhe = self.vhe or is_host_at_el2(hcr)
+        below = GUEST if party_below(hcr, state.vttbr or 0, state.vtcr or 0).world == "guest" else HOST
+        cpu = self._cpu(state.cpu)
+        cpu.in_el2 = state.el == 2
+        cpu.below = cpu.last_party = below
+        if cpu.in_el2:
+            cpu.last = Taken(state.seq, state.cpu, state.base + _SYNC_LOWER, 1, esr=state.esr, elr=state.elr)
+        if self.vhe and not is_host_at_el2(hcr):
+            self._vhe_bases[state.base] = GUEST
 
     def _cpu(self, number: int) -> _Cpu:
         cpu = self._cpus.get(number)
@@ -229,7 +257,7 @@ class WorldTracker:
         if self.vhe:
             # The host is EL2: the guest was entered from it and exits to it, and it makes no exceptions of its own.
             self.switches += 2 * (party.world == "guest")
-        elif cpu.last_party is not None and cpu.last_party != party:
+        elif cpu.last_party is not None and not _same(cpu.last_party, party):
             self.switches += 1
 
     # ---- without registers
@@ -392,6 +420,11 @@ class WorldTracker:
             if event.cpu is None or event.cpu == number:
                 cpu.forget()
         self._returns.clear()
+
+
+def _same(one: Party, other: Party) -> bool:
+    """Return whether two parties may be the same: a VMID that was not recorded differs from none."""
+    return one.world == other.world and (one.vmid == other.vmid or None in (one.vmid, other.vmid))
 
 
 def _resumes(last: Taken, pc: int) -> bool:

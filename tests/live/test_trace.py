@@ -84,8 +84,8 @@ def test_every_exit_is_recorded(start: Start, truth: Truth) -> None:
     assert not stat["worlds_deduced"]
     assert {(r["vmid"], r["ec"]) for r in stat["exits"] if r["world"] == "host"} == {(None, 0x16)}
     assert sum(r["count"] for r in stat["exits"]) == stat["exceptions"]
-    # Each run of a vCPU is an entry and an exit; the first entry had begun before.
-    assert stat["world_switches"] == 2 * _RUNS - 1
+    # Each run of a vCPU is an entry and an exit.
+    assert stat["world_switches"] == 2 * _RUNS
 
 
 def test_two_cpus(start: Start, truth: Truth) -> None:
@@ -265,3 +265,152 @@ def test_ctrl_c(gdb_program: str, demo: Path, tmp_path: Path) -> None:
         assert all(row["world"] in ("host", "guest") for row in stat["exits"])
         assert "not recording" in command("hyp-trace stop")
         gdb.close(force=True)
+
+
+def log_counts(log: Path) -> Counter[str]:
+    """Count what QEMU's log says of exceptions taken to EL2, without gdbhyp's parser."""
+    text = log.read_text()
+    return Counter(
+        {
+            "exceptions": text.count("...to EL2 PC "),
+            "returns": text.count("Exception return from AArch64 EL2"),
+        }
+    )
+
+
+def logging_of(machine: qemu.Machine) -> set[str]:
+    """Return the log files that QEMU has open."""
+    links = [os.readlink(link) for link in Path(f"/proc/{machine.process.pid}/fd").iterdir()]
+    return {link for link in links if ".log" in link and "deleted" not in link}
+
+
+@pytest.fixture
+def logged(attach: Attach, demo: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Any:
+    """Start a demo with options for QEMU's log, and attach where the host is about to run a vCPU."""
+
+    def started(*options: str, cpus: int = 1) -> tuple[qemu.Machine, GdbSession]:
+        context = qemu.machine(tmp_path, [*demo_arguments(demo, cpus), *options])
+        machine = context.__enter__()
+        request.addfinalizer(lambda: context.__exit__(None, None, None))
+        session = attach(machine)
+        session.run("tbreak hyp_vcpu_run")
+        session.run("continue")
+        return machine, session
+
+    return started
+
+
+def test_log_records_every_exit(logged: Any, truth: Truth) -> None:
+    _, session = logged()
+    before = exits(session, truth)
+    session.run("hyp-trace start --source log")
+    run_vcpus(session, 400)
+    session.run("hyp-trace stop")
+    counted = exits(session, truth) - before
+    stat = session.json("hyp-trace stat")
+    by_class: Counter[int] = Counter()
+    for (_, ec), count in counted.items():
+        by_class[ec] += count
+    assert {ec: count for (_, ec), count in guest_rows(stat).items()} == {
+        e: c for e, c in by_class.items() if c
+    }
+    assert stat["world_switches"] == 2 * 400
+    assert stat["worlds_deduced"]
+    assert stat["contradictions"] == stat["dropped"] == 0
+    assert all(row["vmid"] is None for row in stat["exits"])
+
+
+def test_log_of_two_cpus(logged: Any, truth: Truth) -> None:
+    _, session = logged(cpus=2)
+    before = exits(session, truth)
+    session.run("hyp-trace start --source log")
+    run_vcpus(session, 400)
+    session.run("hyp-trace stop")
+    counted = (exits(session, truth) - before).total()
+    stat = session.json("hyp-trace stat")
+    assert stat["cpus"] == 2
+    assert abs(guest_rows(stat).total() - counted) <= 1
+    assert all(row["ec"] == 0x16 for row in stat["exits"] if row["world"] == "host")
+
+
+def test_log_is_given_back(logged: Any) -> None:
+    machine, session = logged()
+    session.run("hyp-trace start --source log")
+    (file,) = logging_of(machine)
+    assert file.endswith("int.log")
+    run_vcpus(session, 3)
+    session.run("hyp-trace stop")
+    assert not Path(file).parent.exists()
+    run_vcpus(session, 3)
+    assert session.json("hyp-trace stat")["returns"] > 0
+
+
+def test_log_that_exists_goes_on(logged: Any, tmp_path: Path) -> None:
+    """QEMU's own log file gets the exceptions as well, and then no more; what was in it stays."""
+    own = tmp_path / "own.log"
+    _, session = logged("-d", "int", "-D", str(own))
+    before = log_counts(own)
+    session.run("hyp-trace start --source log")
+    run_vcpus(session, 50)
+    session.run("hyp-trace stop")
+    stat = session.json("hyp-trace stat")
+    after = log_counts(own)
+    assert stat["exceptions"] == after["exceptions"] - before["exceptions"]
+    assert stat["returns"] == after["returns"] - before["returns"]
+    run_vcpus(session, 3)
+    assert log_counts(own)["exceptions"] > after["exceptions"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("-d", "guest_errors"), "QEMU logs to its stderr"),
+        (("-d", "guest_errors,tid", "-D", "x.%d.log"), "each thread to a file of its own"),
+    ],
+)
+def test_log_that_cannot_be_given_back(logged: Any, options: tuple[str, ...], said: str) -> None:
+    _, session = logged(*options)
+    with pytest.raises(CommandError, match=said):
+        session.run("hyp-trace start --source log")
+    assert not session.json("hyp-trace status")["running"]
+
+
+def test_detach_stops_the_log(logged: Any, tmp_path: Path) -> None:
+    own = tmp_path / "own.log"
+    machine, session = logged("-D", str(own))
+    session.run("hyp-trace start --source log")
+    run_vcpus(session, 5)
+    session.run("detach")
+    status = session.json("hyp-trace status")
+    assert status["ended"] == "the connection to the target is closed"
+    assert status["notes"] == []
+    assert session.json("hyp-trace stat")["exceptions"] == log_counts(own)["exceptions"] >= 10
+    size = own.stat().st_size
+    assert "running" in machine.command("info status")
+    assert own.stat().st_size == size
+
+
+def test_death_of_qemu_keeps_the_log(logged: Any) -> None:
+    machine, session = logged()
+    session.run("hyp-trace start --source log")
+    run_vcpus(session, 5)
+    machine.process.kill()
+    machine.process.wait()
+    with contextlib.suppress(CommandError):
+        session.run("continue")
+    status = session.json("hyp-trace status")
+    assert not status["running"]
+    assert session.json("hyp-trace stat")["exceptions"] >= 10
+
+
+def test_end_of_gdb_stops_the_log(logged: Any, tmp_path: Path) -> None:
+    own = tmp_path / "own.log"
+    machine, session = logged("-D", str(own))
+    session.run("hyp-trace start --source log")
+    run_vcpus(session, 5)
+    with contextlib.suppress(RuntimeError):
+        session.run("quit")
+    machine.command("cont")
+    size = own.stat().st_size
+    assert "running" in machine.command("info status")
+    assert own.stat().st_size == size

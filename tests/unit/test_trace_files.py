@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gdbhyp.errors import BadInput
 from gdbhyp.trace import files
-from gdbhyp.trace.events import Event, Lost, Returned, Taken
+from gdbhyp.trace.events import Event, Lost, Returned, State, Taken
 from gdbhyp.trace.ring import Recording
 
 HEADER = files.Header("break")
@@ -21,6 +21,7 @@ EVENTS: list[Event] = [
     Returned(1, 1, 1, 0x1004, 20, vector_base=0x2000),
     Lost(2, 7, "test"),
     Taken(3, 0, 0x2480, 0),
+    State(-1, 0, 2, 0x2000, elr=0x1000, hcr=1),
 ]
 
 words = st.none() | st.integers(0, (1 << 64) - 1)
@@ -67,8 +68,8 @@ def test_cut_off_line_is_noted(tmp_path: Path) -> None:
     files.write(str(path), HEADER, EVENTS)
     path.write_bytes(path.read_bytes()[:-10])
     trace = files.open_trace(str(path))
-    assert [event for batch in trace.batches for event in batch] == EVENTS[:3]
-    assert "line 5 is cut off" in trace.notes[0]
+    assert [event for batch in trace.batches for event in batch] == EVENTS[:4]
+    assert "line 6 is cut off" in trace.notes[0]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,200 @@
+"""World switches from QEMU's own exception log: every one of them, at nearly the machine's own speed.
+
+QEMU is told by its monitor to log exceptions to a file of ours, or, if it logs to a file already, to log them there as
+well; that file is then read from where it ended. There is no other way to leave a log that exists as it is: QEMU 10
+empties a file that it is told to log to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import gdb
+
+from gdbhyp.errors import NoTarget
+from gdbhyp.plugin.trace_process import LogOptions, log_options, peer_process
+from gdbhyp.trace.events import Event, Lost
+from gdbhyp.trace.files import log_notes
+from gdbhyp.trace.qemu_log import QemuLogParser
+from gdbhyp.trace.ring import Recording
+
+_CHUNK = 1 << 20
+_PATIENCE = 2.0
+
+
+class LogSource:
+    """The recording by ``monitor log int``."""
+
+    name = "log"
+
+    def __init__(self, recording: Recording, fail: Callable[[str], None]) -> None:
+        self.recording = recording
+        self.notes: list[str] = []
+        self._fail = fail
+        self._parser = QemuLogParser()
+        connection = gdb.selected_inferior().connection
+        self._details = "" if connection is None else connection.details or ""
+        self._folder: str | None = None
+        self._farewell: threading.Thread | None = None
+        self._closed = False
+        self._process, self._options = _usable_process()
+        self._path = self._prepare()
+        try:
+            self._offset = os.path.getsize(self._path) if os.path.exists(self._path) else 0
+            self._begin()
+        except BaseException:
+            self.close()
+            raise
+
+    def _prepare(self) -> str:
+        """Return the file to read: QEMU's own, or a new one."""
+        if self._options.file is not None:
+            return self._options.file
+        self._folder = tempfile.mkdtemp(prefix="gdbhyp-trace-")
+        return os.path.join(self._folder, "int.log")
+
+    def _begin(self) -> None:
+        said = ""
+        if self._folder is not None:
+            said = _monitor(f"logfile {self._path}")
+        items = self._options.items
+        said += _monitor("log " + (f"{items},int" if items else "int"))
+        if not os.path.exists(self._path):
+            raise NoTarget(
+                f"QEMU cannot write its log to {self._path}: {said.strip() or 'the file did not appear'}"
+            )
+
+    def catch_up(self) -> None:
+        """Record what QEMU has logged by now."""
+        if self._farewell is not None:
+            self._farewell.join()
+            self._farewell = None
+            self._finish()
+        elif not self._closed:
+            self._read()
+
+    def _read(self) -> None:
+        try:
+            if os.path.getsize(self._path) < self._offset:
+                self.recording.add(Lost(-1, 1, "the log was emptied by somebody else"))
+                self._offset = 0
+            for event in self._new_events():
+                self.recording.add(event)
+        except OSError as error:
+            self._fail(f"QEMU's log {self._path} cannot be read: {error.strerror}")
+
+    def _new_events(self) -> Iterator[Event]:
+        with Path(self._path).open("rb") as file:
+            file.seek(self._offset)
+            while chunk := file.read(_CHUNK):
+                self._offset += len(chunk)
+                yield from self._parser.feed(chunk)
+
+    def at_stop(self) -> None:
+        """Read while the machine stands."""
+        self.catch_up()
+
+    def at_prompt(self) -> None:
+        """Nothing is held."""
+
+    def close(self) -> None:
+        """Tell QEMU to log what it did before, and read the end."""
+        command = f"log {self._options.items or 'none'}"
+        try:
+            _monitor(command)
+        except NoTarget:
+            # GDB lets go of the connection, but has not closed it yet: QEMU hears us only after that.
+            self._farewell = threading.Thread(target=self._say_farewell, args=(command,))
+            self._farewell.start()
+        else:
+            self._finish()
+
+    def _say_farewell(self, command: str) -> None:
+        if os.path.exists(f"/proc/{self._process}") and not _tell_stub(self._details, command):
+            self.notes.append(f"QEMU could not be told to stop logging: type '{command}' in its monitor")
+
+    def _finish(self) -> None:
+        self._closed = True
+        if os.path.exists(self._path):
+            self._read()
+            for event in self._parser.finish():
+                self.recording.add(event)
+            self.notes.extend(log_notes(self._parser))
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+
+def _usable_process() -> tuple[int, LogOptions]:
+    """Return the QEMU behind the connection, and what it logs now.
+
+    :raises NoTarget: if its log cannot be read here, or not be given back afterwards.
+    """
+    process = peer_process()
+    if process is None:
+        raise NoTarget("QEMU's log needs a QEMU that runs on this machine: use --source break")
+    options = log_options(process)
+    if options.file is not None and "%" in options.file:
+        raise NoTarget("QEMU logs each thread to a file of its own: use --source break")
+    if options.items is not None and options.file is None:
+        raise NoTarget(
+            "QEMU logs to its stderr (-d without -D), which its monitor cannot give back: use --source break, or start "
+            "QEMU with -D FILE"
+        )
+    return process, options
+
+
+def _monitor(command: str) -> str:
+    """Run a command of QEMU's monitor; return what it said.
+
+    :raises NoTarget: if the stub has no monitor.
+    """
+    try:
+        return str(gdb.execute(f"monitor {command}", to_string=True))
+    except gdb.error as error:
+        raise NoTarget(f"the stub has no QEMU monitor ({error}): use --source break") from None
+
+
+def _tell_stub(details: str, command: str) -> bool:
+    """Run a monitor command after GDB has detached, by a short connection of our own; return whether it was taken.
+
+    QEMU stops the machine when a debugger connects, and lets it run on when it detaches.
+    """
+    with contextlib.suppress(OSError, ValueError), _connect(details) as connection:
+        connection.settimeout(_PATIENCE)
+        # QEMU still counts processes as GDB had asked it to: the machine is process 1.
+        for payload in (f"qRcmd,{command.encode().hex()}", "D;1"):
+            connection.sendall(f"${payload}#{sum(payload.encode()) & 0xFF:02x}".encode())
+            if not _until_ok(connection):
+                return False
+        return True
+    return False
+
+
+def _connect(details: str) -> socket.socket:
+    if os.path.exists(details):
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(_PATIENCE)
+        connection.connect(details)
+        return connection
+    host, _, port = details.rpartition(":")
+    return socket.create_connection((host or "localhost", int(port)), _PATIENCE)
+
+
+def _until_ok(connection: socket.socket) -> bool:
+    """Acknowledge packets until one says OK; output of the monitor and stop replies may come before."""
+    received = b""
+    while b"$OK#9a" not in received:
+        part = connection.recv(4096)
+        if not part:
+            return False
+        connection.sendall(b"+" * part.count(b"#"))
+        received += part
+    return True
