@@ -1,5 +1,6 @@
 """Runs inside GDB: executes a command that a signal hits, or many times the same one until it does."""
 
+import contextlib
 import os
 import subprocess
 import time
@@ -29,6 +30,9 @@ def interrupted(
         ended = str(failure)
     while _is_hit_while_waiting(shooter):
         ended = ended or "late"
+    # GDB may still hold a Ctrl-C that Python has answered already.
+    with contextlib.suppress(KeyboardInterrupt):
+        gdb.execute("info frame", to_string=True)
     return ended
 
 
