@@ -13,16 +13,21 @@ _EXAMPLES = Path(__file__).with_name("examples")
 
 def help_text(command: Command, name: str) -> str:
     """Return the whole help: a sentence, usage, description, arguments and examples, as ``help hyp-walk`` shows it."""
-    parts = [command.summary, f"Usage: {command.usage(name)}"]
-    if command.description:
-        parts.extend(textwrap.fill(p, _WIDTH) for p in command.description.strip().split("\n\n"))
-    if command.subcommands:
-        parts.append("\n\n".join(help_text(s, f"{name} {s.name}") for s in command.subcommands))
-    else:
-        parts.append("\n".join(_entry(a) for a in command.all_arguments()))
+    parts = [_reference(command, name)]
+    parts.extend(_reference(sub, f"{name} {sub.name}") for sub in command.subcommands)
     examples = example_text(command)
     if examples:
         parts.append(f"Examples:\n\n{textwrap.indent(examples, '  ')}")
+    return "\n\n".join(parts)
+
+
+def _reference(command: Command, name: str) -> str:
+    """Return what a command, or a subcommand, is for, and its arguments."""
+    parts = [command.summary, f"Usage: {command.usage(name)}"]
+    if command.description:
+        parts.extend(textwrap.fill(p, _WIDTH) for p in command.description.strip().split("\n\n"))
+    if not command.subcommands:
+        parts.append("\n".join(_entry(a) for a in command.all_arguments()))
     return "\n\n".join(parts)
 
 

@@ -36,7 +36,8 @@ class Runner:
         if exchange.shell:
             self.capture.readouterr()
             main(shlex.split(exchange.command))
-            return self.capture.readouterr().out.rstrip("\n")
+            shown = self.capture.readouterr()
+            return (shown.out + shown.err).rstrip("\n")
         assert exchange.stop, f"{exchange.command}: no stop was said"
         if exchange.stop != self.stop:
             run_to(self.session, self.sites[exchange.stop])

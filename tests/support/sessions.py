@@ -3,7 +3,7 @@
 A session is text. A line ``Stopped at SITE ...:`` (or ``<!-- stopped at SITE -->``) says where the demo hypervisor's
 guest stopped: the EL2 vector for one of its traps, by the trap's symbol. A line ``(gdb) COMMAND`` is typed in GDB, a
 line ``$ gdbhyp ...`` in a shell; what follows is its output, up to the next such line, a line of prose that begins
-with ``# ``, or the end of a code block.
+with ``# `` behind an empty one, or the end of a code block.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 _STOP = re.compile(r"(?:<!-- s|S)topped at (\w+)")
-_ENDS = re.compile(r"(?:<!-- s|S)topped at |\(gdb\) |\$ gdbhyp |```|# ")
+_ENDS = re.compile(r"(?:<!-- s|S)topped at |\(gdb\) |\$ gdbhyp |```")
 _COMMAND = re.compile(r"(\(gdb\) |\$ gdbhyp )(.+)")
 
 
@@ -61,9 +61,14 @@ def _parts(text: str) -> Iterator[Exchange | str]:
             yield line
             continue
         output = []
-        while at < len(lines) and not _ENDS.match(lines[at]):
+        while at < len(lines) and not _ends(lines, at):
             output.append(lines[at])
             at += 1
         shown = "\n".join(output).rstrip()
         empty = len(output) - len(shown.splitlines())
         yield Exchange(stop, typed[1].startswith("$"), typed[2], shown, empty)
+
+
+def _ends(lines: list[str], at: int) -> bool:
+    """Whether an output has ended before line ``at``; prose stands behind an empty line, a table's ``#`` does not."""
+    return bool(_ENDS.match(lines[at])) or (lines[at].startswith("# ") and not lines[at - 1])
