@@ -210,9 +210,8 @@ class Explainer:
         for entry in self.known:
             if entry.covers and entry.covers(self._retry(difference)):
                 return entry.name
-        actions = [entry for entry in self.known if entry.as_if and not entry.late]
         late = [entry for entry in self.known if entry.late]
-        actions = [entry for entry in actions if entry.as_if and entry.as_if(self._retry(difference))]
+        actions = self._actions(difference)
         for count in range(len(actions) + 1):
             for chosen in combinations(actions, count):
                 name = self._explained(difference, list(chosen)) or self._explained(
@@ -221,6 +220,18 @@ class Explainer:
                 if name:
                     return name
         return ""
+
+    def _actions(self, difference: Difference) -> list[Known]:
+        """Return the entries that can change the case, also those that can only after another has."""
+        retry = self._retry(difference)
+        able: list[Known] = []
+        waiting = [entry for entry in self.known if entry.as_if and not entry.late]
+        while True:
+            now = [entry for entry in waiting if entry.as_if and entry.as_if(retry)]
+            if not now:
+                return able
+            able += now
+            waiting = [entry for entry in waiting if entry not in now]
 
     def _explained(self, difference: Difference, among: list[Known]) -> str:
         retry = self._retry(difference)

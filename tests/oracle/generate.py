@@ -21,12 +21,15 @@ GRANULES = (12, 14, 16)
 OUTPUT_SIZES = (32, 36, 40, 42, 44, 48, 52, 56)
 LAST_LEVEL = 3
 
+VTCR_OWN = 1 << 33 | 0xC0FF
+"""SL2, TG0, SL0, T0SZ: what each IPA space of Secure state has for itself."""
+
 TG0 = {12: 0, 16: 1, 14: 2}
 TG1 = {14: 1, 12: 2, 16: 3}
 SL0 = {12: {2: 0, 1: 1, 0: 2, 3: 3, -1: 0}, 14: {3: 0, 2: 1, 1: 2, 0: 3}, 16: {3: 0, 2: 1, 1: 2}}
 
 VALID, TABLE, NS, AF, NSTABLE = 1 << 0, 1 << 1, 1 << 5, 1 << 10, 1 << 63
-CONTIGUOUS, DBM, NT = 1 << 52, 1 << 51, 1 << 16
+CONTIGUOUS, DBM, GUARDED, NT = 1 << 52, 1 << 51, 1 << 50, 1 << 16
 
 HCR_VM, HCR_PTW, HCR_DC, HCR_TGE, HCR_RW, HCR_CD, HCR_ID, HCR_E2H = (
     1 << b for b in (0, 2, 12, 27, 31, 32, 33, 34)
@@ -37,7 +40,18 @@ SCTLR_M, SCTLR_C, SCTLR_I, SCTLR_WXN, SCTLR_EE, SCTLR_EPAN = (1 << b for b in (0
 
 HCR_SHARES = ((HCR_PTW, 0.02), (HCR_CD, 0.05), (HCR_ID, 0.1), (HCR_FWB, 0.35), (HCR_DCT, 0.05))
 SCTLR_SHARES = ((SCTLR_C, 0.97), (SCTLR_I, 0.5), (SCTLR_WXN, 0.2), (SCTLR_EE, 0.1), (SCTLR_EPAN, 0.4))
+TCR_SHARES = (
+    *((22, 0.5), (36, 0.5), (37, 0.3), (38, 0.3)),  # A1, AS, TBI0, TBI1
+    *((39, 0.35), (40, 0.6), (41, 0.3), (42, 0.3)),  # HA, HD, HPD0, HPD1
+    *((7, 0.04), (23, 0.04), (55, 0.04), (56, 0.04)),  # EPD0, EPD1, E0PD0, E0PD1
+)
 """How often a case has these bits; rarer where QEMU is known to differ, so that this stays a small share."""
+
+SPOILT = (
+    *("TCR_EL1", "TCR_EL2", "VTCR_EL2", "HCR_EL2"),
+    *("TTBR0_EL1", "TTBR1_EL1", "TTBR0_EL2", "TTBR1_EL2", "VTTBR_EL2"),
+)
+"""The registers of which a bit may be flipped."""
 
 _NORMAL = [n for n in range(1, 16) if n & 3 or n in (4, 8, 12)]
 USUAL_MAIR = (0xFF, 0xFF, 0x44, 0x00, 0x04, 0x08, 0x0C) * 4 + tuple(
@@ -101,6 +115,10 @@ class Format(NamedTuple):
         """Return log2 of the size of the first table, concatenated tables together."""
         return max(self.size - self.shift(self.start), 0) + 3
 
+    def root_alignment(self, wide: bool) -> int:
+        """Return log2 of the alignment of the first table; ``wide``: its register has address bits [51:48]."""
+        return max(self.root_bits(), 6 if wide else 4)
+
     def leaf_levels(self) -> list[int]:
         """Return the levels that may hold a block or page."""
         top = {12: 0 if self.ds else 1, 14: 1 if self.ds else 2, 16: 1 if self.high64 else 2}[self.granule]
@@ -126,8 +144,6 @@ class Planted(NamedTuple):
 
     address: int
     descriptor: int
-    level: int
-    leaf: bool
     big_endian: bool
 
 
@@ -199,7 +215,7 @@ class Tree:
                 table, bits_of_table = self.new_table(), self.table_bits()
                 self.tables[slot] = table, nonsecure or bool(bits_of_table & NSTABLE)
                 word = form.descriptor_address(table) | bits_of_table | VALID | TABLE
-                self._write(slot, nonsecure, word, current, leaf=False)
+                self._write(slot, nonsecure, word)
             base, nonsecure = self.tables[slot]
         slot = base + form.slot(level, address)
         if slot in self.tables:
@@ -210,7 +226,7 @@ class Tree:
             self.leaves[slot] = (target, shift)
             kind = VALID | TABLE if level == LAST_LEVEL else VALID
             word = form.descriptor_address(target) | attributes | kind
-            self._write(slot, nonsecure, word, level, leaf=True)
+            self._write(slot, nonsecure, word)
             self.nonsecure = nonsecure
         return self._through(slot, address)
 
@@ -218,10 +234,10 @@ class Tree:
         target, shift = self.leaves[slot]
         return target | address & ((1 << shift) - 1)
 
-    def _write(self, slot: int, nonsecure: bool, word: int, level: int, leaf: bool) -> None:
+    def _write(self, slot: int, nonsecure: bool, word: int) -> None:
         where = self.place(slot, nonsecure)
         if where is not None:
-            self.pool.write(Planted(where, word, level, leaf, self.big_endian))
+            self.pool.write(Planted(where, word, self.big_endian))
 
 
 class Generator:
@@ -343,12 +359,6 @@ class Generator:
         tg = (TG1 if upper else TG0)[form.granule]
         return 64 - form.size | self.rng.randrange(64) << 8 | tg << 14
 
-    def _other_half(self, ds: bool, upper: bool) -> int:
-        while True:
-            form = self._stage1_format()
-            if form.ds == ds:
-                return self._half(form, upper)
-
     def _tcr_el1(self, form: Format, upper: bool) -> int:
         rng = self.rng
         halves = [
@@ -356,19 +366,8 @@ class Generator:
             for half in (False, True)
         ]
         tcr = halves[0] | halves[1] << 16 | self._size_code() << 32 | self._ds_bit(form) << 59
-        for bit, share in (
-            (22, 0.5),
-            (36, 0.5),
-            (37, 0.3),
-            (38, 0.3),
-            (39, 0.35),
-            (40, 0.6),
-            (41, 0.3),
-            (42, 0.3),
-        ):
+        for bit, share in TCR_SHARES:
             tcr |= int(self.chance(share)) << bit
-        for bit in (7, 23, 55, 56):  # EPD0, EPD1, E0PD0, E0PD1
-            tcr |= int(self.chance(0.04)) << bit
         return tcr | rng.randrange(256) << 43 | rng.randrange(16) << 51
 
     def _tcr_el2(self, form: Format) -> int:
@@ -390,15 +389,13 @@ class Generator:
 
     # Attributes ----------------------------------------------------------------------------------------
 
-    def _stage1_table_bits(self, ds: bool, high64: bool) -> int:
+    def _stage1_table_bits(self, ds: bool) -> int:
         """Return the hierarchical attributes and ignored bits of a stage-1 table descriptor."""
         rng = self.rng
         word = rng.choices((0, 1, 2, 3), (70, 10, 10, 10))[0] << 61 | rng.randrange(4) << 59
         word |= NSTABLE if self.secure and self.chance(0.15) else 0
         if self.chance(0.3):
-            word |= (
-                rng.randrange(256) << 51 | (rng.randrange(256) if ds else rng.randrange(1024)) << 2 & ~0x300
-            )
+            word |= rng.randrange(256) << 51 | rng.randrange(256 if ds else 1024) << 2 & ~0x300
         return word
 
     def _stage1_leaf_bits(self, form: Format, level: int) -> int:
@@ -406,11 +403,8 @@ class Generator:
         word = rng.randrange(16) << 2 | rng.choices((0, 1, 2, 3), (20, 45, 10, 25))[0] << 6
         word |= 0 if form.ds else rng.randrange(4) << 8
         word |= (0 if self.chance(0.04) else AF) | rng.randrange(2) << 11 | rng.randrange(4) << 53
-        word |= (
-            (DBM if self.chance(0.4) else 0)
-            | (CONTIGUOUS if self.chance(0.06) else 0)
-            | int(self.chance(0.2)) << 50
-        )
+        word |= (DBM if self.chance(0.4) else 0) | (CONTIGUOUS if self.chance(0.06) else 0)
+        word |= GUARDED if self.chance(0.2) else 0
         return word | self._spare_bits(form, level)
 
     def _stage2_leaf_bits(self, form: Format, level: int, for_table: bool) -> int:
@@ -468,8 +462,7 @@ class Generator:
         return self.rng.choice(levels) if self.chance(0.6) else LAST_LEVEL
 
     def _root(self, form: Format, wide: bool) -> int:
-        alignment = max(form.root_bits(), 6 if wide else 4)
-        return self.pool.root(alignment)
+        return self.pool.root(form.root_alignment(wide))
 
     def _stage2(self, ns_space: bool) -> Tree:
         """Return the stage-2 tree of an IPA space, making it and its registers on first use.
@@ -490,16 +483,13 @@ class Generator:
         base = form.base_register(root, wide) | (int(self.chance(0.2)))
         if private:
             self.regs["VSTTBR_EL2"] = base
-            self.regs["VSTCR_EL2"] = (
-                self._vtcr(form, secure=True) | int(self.chance(0.2)) << 30 | int(self.chance(0.2)) << 29
-            )
+            self.regs["VSTCR_EL2"] = self._vtcr(form, secure=True) | self._walk_spaces()
         if not private or other is None:
             vtcr = self._vtcr(form) | code << 16
             if self.secure:
-                vtcr |= int(self.chance(0.2)) << 30 | int(self.chance(0.2)) << 29
-            self.regs["VTCR_EL2"] = (
-                vtcr if other is None else vtcr & 0xC0FF | self.regs["VTCR_EL2"] & ~0xC0FF | vtcr & 1 << 33
-            )
+                vtcr |= self._walk_spaces()
+            own = VTCR_OWN if other is not None else -1
+            self.regs["VTCR_EL2"] = vtcr & own | self.regs["VTCR_EL2"] & ~own
         if not private:
             self.regs["VTTBR_EL2"] = base | self.rng.randrange(1 << 16) << 48
         size = self._oa_size(form, code)
@@ -510,12 +500,16 @@ class Generator:
             bool(self.regs["SCTLR_EL2"] & SCTLR_EE),
             lambda slot, _: slot,
             lambda: self._stray(self.pool.table(form.granule), size),
-            lambda: self._stage2_table_bits(form),
+            self._stage2_table_bits,
         )
         self.stage2_trees[ns_space] = tree
         return tree
 
-    def _stage2_table_bits(self, form: Format) -> int:
+    def _walk_spaces(self) -> int:
+        """Return VSTCR_EL2.{SA,SW}, VTCR_EL2.{NSA,NSW}."""
+        return int(self.chance(0.2)) << 30 | int(self.chance(0.2)) << 29
+
+    def _stage2_table_bits(self) -> int:
         rng = self.rng
         if not self.chance(0.3):
             return 0
@@ -549,39 +543,28 @@ class Generator:
             return self.rng.randrange(1 << size) >> granule << granule
         return self.pool.table(granule) + self.rng.randrange(1 << size) // RAM_SIZE * RAM_SIZE
 
-    def _stage1(
-        self, form: Format, code: int, big_endian: bool, two_stages: bool, el2: bool
-    ) -> tuple[int, int]:
+    def _stage1(self, form: Format, code: int, big_endian: bool, two_stages: bool) -> tuple[int, int]:
         """Plant a stage-1 walk of a random address; return the address, without upper bits, and the root."""
-        size = self._oa_size(form, code)
+        size = limit = self._oa_size(form, code)
         wide = self._wide(form, code)
         ns_space = not self.secure
         if two_stages:
-            stage2 = self._stage2(ns_space)
-            limit = min(size, stage2.form.size)
-            alignment = max(form.root_bits(), 6 if wide else 4)
+            limit = min(size, self._stage2(ns_space).form.size)
+            alignment = form.root_alignment(wide)
             root = self._ipa_of_table(12, limit) >> alignment << alignment
-            tree = Tree(
-                self.pool,
-                form,
-                root,
-                big_endian,
-                lambda slot, nonsecure: self._map_for_walk(slot, ns_space or nonsecure),
-                lambda: self._stray(self._ipa_of_table(form.granule, limit), size),
-                lambda: self._stage1_table_bits(form.ds, form.high64),
-            )
         else:
-            limit = size
             root = self._stray(self._root(form, wide), size)
-            tree = Tree(
-                self.pool,
-                form,
-                root,
-                big_endian,
-                lambda slot, _: slot,
-                lambda: self._stray(self.pool.table(form.granule), size),
-                lambda: self._stage1_table_bits(form.ds, form.high64),
-            )
+
+        def place(slot: int, nonsecure: bool) -> int | None:
+            return self._map_for_walk(slot, ns_space or nonsecure) if two_stages else slot
+
+        def new_table() -> int:
+            table = self._ipa_of_table(form.granule, limit) if two_stages else self.pool.table(form.granule)
+            return self._stray(table, size)
+
+        tree = Tree(
+            self.pool, form, root, big_endian, place, new_table, lambda: self._stage1_table_bits(form.ds)
+        )
         address = self.rng.randrange(1 << form.size)
         level = self._leaf_level(form)
         attributes = self._stage1_leaf_bits(form, level)
@@ -610,12 +593,9 @@ class Generator:
         self.regs["TCR_EL1"] = tcr = self._tcr_el1(form, upper)
         endian = bool(self.regs["SCTLR_EL1"] & SCTLR_EE)
         code = bits(tcr, 34, 32)
-        address, root = self._stage1(form, code, endian, two_stages, el2=False)
-        base = (
-            form.base_register(root, self._wide(form, code))
-            | self.rng.randrange(256) << 48
-            | int(self.chance(0.2))
-        )
+        address, root = self._stage1(form, code, endian, two_stages)
+        base = form.base_register(root, self._wide(form, code)) | int(self.chance(0.2))
+        base |= self.rng.randrange(256) << 48
         self.regs["TTBR1_EL1" if upper else "TTBR0_EL1"] = base
         return self._va(address, form.size, upper, bool(bits(tcr, 38, 38) if upper else bits(tcr, 37, 37)))
 
@@ -646,11 +626,10 @@ class Generator:
         form = self._stage1_format()
         self.regs["TCR_EL2"] = tcr = self._tcr_el2(form)
         code = bits(tcr, 18, 16)
-        address, root = self._stage1(form, code, bool(self.regs["SCTLR_EL2"] & SCTLR_EE), False, el2=True)
+        address, root = self._stage1(form, code, bool(self.regs["SCTLR_EL2"] & SCTLR_EE), False)
         self.regs["TTBR0_EL2"] = form.base_register(root, self._wide(form, code)) | int(self.chance(0.2))
-        return self._va(address, form.size, False, bool(bits(tcr, 20, 20))), self.rng.choice(
-            ("S1E2R", "S1E2W")
-        )
+        va = self._va(address, form.size, False, bool(bits(tcr, 20, 20)))
+        return va, self.rng.choice(("S1E2R", "S1E2W"))
 
     def _el20(self) -> tuple[int, str]:
         tge = self.chance(0.6)
@@ -659,7 +638,7 @@ class Generator:
         form = self._stage1_format()
         self.regs["TCR_EL2"] = tcr = self._tcr_el1(form, upper)
         code = bits(tcr, 34, 32)
-        address, root = self._stage1(form, code, bool(self.regs["SCTLR_EL2"] & SCTLR_EE), False, el2=True)
+        address, root = self._stage1(form, code, bool(self.regs["SCTLR_EL2"] & SCTLR_EE), False)
         base = form.base_register(root, self._wide(form, code)) | int(self.chance(0.2))
         self.regs["TTBR1_EL2" if upper else "TTBR0_EL2"] = base
         va = self._va(address, form.size, upper, bool(bits(tcr, 38, 38) if upper else bits(tcr, 37, 37)))
@@ -692,19 +671,7 @@ class Generator:
 
     def _spoil_register(self) -> None:
         rng = self.rng
-        name = rng.choice(
-            (
-                "TCR_EL1",
-                "TCR_EL2",
-                "VTCR_EL2",
-                "TTBR0_EL1",
-                "TTBR1_EL1",
-                "TTBR0_EL2",
-                "TTBR1_EL2",
-                "VTTBR_EL2",
-                "HCR_EL2",
-            )
-        )
+        name = rng.choice(SPOILT)
         if name == "HCR_EL2":
             self.regs[name] ^= rng.choice((HCR_VM, HCR_PTW, HCR_DC, HCR_TGE, HCR_E2H, HCR_CD, HCR_FWB))
         elif name.startswith(("VT", "TTBR")):
