@@ -155,7 +155,9 @@ static void add_slot(struct vm *vm, int index, uint64_t ipa, uint64_t size, uint
 {
     struct slot *slot = &vm->slots[index];
     *slot = (struct slot){ipa, size, flags, allocate(size, huge)};
-    slot->host[0] = 1;
+    /* What a "page" line says has to stay true: no zero page, and none that the kernel moves (init sees to that). */
+    if (mlock(slot->host, index == SLOT_RAM ? FRESH : size))
+        die("mlock");
     struct kvm_userspace_memory_region region = {
         .slot = index,
         .flags = flags,
