@@ -45,11 +45,12 @@ def exits(session: GdbSession, truth: Truth) -> Counter[tuple[int, int]]:
     counts: Counter[tuple[int, int]] = Counter()
     for vm in truth["vms"]:
         for vcpu in vm["vcpus"]:
-            table = int(vcpu["context_va"], 16) + truth["context_layout"]["VCPU_EXITS_BY_EC"]
-            values = session.python(f"list(gdb.selected_inferior().read_memory({table}, 512).cast('B'))")
-            words = bytes(values)
-            for ec in range(64):
-                counts[vm["vmid"], ec] += int.from_bytes(words[8 * ec : 8 * ec + 8], "little")
+            table = int(vcpu["context_pa"], 16) + truth["context_layout"]["VCPU_EXITS_BY_EC"]
+            # By physical address, for the selected CPU may be in the guest.
+            dump = session.run(f"monitor xp /64gx {table:#x}")
+            words = [int(word, 16) for line in dump.splitlines() for word in line.partition(":")[2].split()]
+            for ec, count in enumerate(words):
+                counts[vm["vmid"], ec] += count
     return counts
 
 
