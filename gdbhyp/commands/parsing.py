@@ -28,9 +28,15 @@ class Parser(argparse.ArgumentParser):
         return f" (did you mean {close[0]}?)" if close else ""
 
 
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    """Return a formatter of a fixed width: to ask the terminal, argparse would import compression modules."""
+    return argparse.HelpFormatter(prog, width=100)
+
+
 def build_parser(command: Command, program: str) -> Parser:
     """Return the parser of one command; ``program`` is the name that messages use."""
-    parser = Parser(prog=program, usage=command.usage(program), add_help=False, allow_abbrev=False)
+    usage = command.usage(program)
+    parser = Parser(prog=program, usage=usage, add_help=False, allow_abbrev=False, formatter_class=_formatter)
     for argument in command.all_arguments():
         _add(parser, argument)
     return parser

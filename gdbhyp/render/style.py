@@ -6,6 +6,7 @@ Text that comes from a target (symbols, memory, logs, file names) is hostile: ``
 from __future__ import annotations
 
 import contextlib
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ _ROLES = {
     "note": "yellow",
     "dim": "brightblack",
 }
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _UNSAFE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 
@@ -37,6 +39,15 @@ def escape(text: str) -> str:
 
 def _escaped(character: str) -> str:
     return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Yield the rows with their columns aligned, two spaces apart; colours take no room."""
+    lengths = [[len(_COLOUR.sub("", cell) if "\x1b" in cell else cell) for cell in row] for row in rows]
+    widths = [max(column) for column in zip(*lengths, strict=True)]
+    for row, used in zip(rows, lengths, strict=True):
+        cells = (cell + " " * (width - own) for cell, own, width in zip(row, used, widths, strict=True))
+        yield "  ".join(cells).rstrip()
 
 
 @contextlib.contextmanager
@@ -79,7 +90,13 @@ class Style:
         return highlight(text, GasLexer(), TerminalFormatter()).rstrip("\n")
 
     def table(self, rows: Sequence[Sequence[str]], headers: Sequence[str] = ()) -> str:
-        """Lay out ``rows`` in columns; cells are shown as they are, numbers are not reformatted."""
+        """Lay out ``rows`` in columns; cells are shown as they are, numbers are not reformatted.
+
+        Without headers it is a list of fields. That is laid out here, for a syndrome is decoded in less time than it
+        takes to import tabulate.
+        """
+        if not headers:
+            return "\n".join(_aligned(rows))
         with _needed("tabulate"):
             from tabulate import tabulate
 
