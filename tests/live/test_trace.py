@@ -366,11 +366,13 @@ def test_log_that_exists_goes_on(logged: Any, tmp_path: Path) -> None:
     ("options", "said"),
     [
         (("-d", "guest_errors"), "QEMU logs to its stderr"),
-        (("-d", "guest_errors,tid", "-D", "x.%d.log"), "each thread to a file of its own"),
+        (("-d", "guest_errors,tid", "-D", "FOLDER/x.%d.log"), "each thread to a file of its own"),
     ],
 )
-def test_log_that_cannot_be_given_back(logged: Any, options: tuple[str, ...], said: str) -> None:
-    _, session = logged(*options)
+def test_log_that_cannot_be_given_back(
+    logged: Any, tmp_path: Path, options: tuple[str, ...], said: str
+) -> None:
+    _, session = logged(*(option.replace("FOLDER", str(tmp_path)) for option in options))
     with pytest.raises(CommandError, match=said):
         session.run("hyp-trace start --source log")
     assert not session.json("hyp-trace status")["running"]

@@ -23,11 +23,15 @@ def render(report: TraceStatus, style: Style) -> Iterator[str]:
     if report.vectors:
         yield f"  vectors: {', '.join(f'VA {base:#x}' for base in report.vectors)}"
     if report.returns:
-        yield f"  returns: {', '.join(f'VA {address:#x}' for address in report.returns)}"
+        yield f"  {_returns(len(report.returns))}"
     if report.false_hits:
         yield f"  {report.false_hits} stops were at the same addresses outside EL2 and are not counted"
     for note in report.notes:
         yield style.paint("note", f"  note: {escape(note)}")
+
+
+def _returns(count: int) -> str:
+    return f"{count} ERET instruction{'' if count == 1 else 's'} watched for the vectors of other worlds"
 
 
 def _rate(report: TraceStatus) -> str:
