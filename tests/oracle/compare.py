@@ -27,7 +27,7 @@ from gdbhyp.errors import MemoryUnavailable
 from .generate import Features, Generator
 from .known_differences import Known, entries, kills
 from .machine import MAX_CASES, POOL, RAM_SIZE, Answer, Case, Machine
-from .quirks import Difference, Ours, Retry, faults, stage2_layout
+from .quirks import Difference, Ours, Retry, stage2_layout
 
 BATCH = 20_000
 MOST_CHANGES = 8
@@ -180,13 +180,11 @@ def from_exception(esr: int) -> int:
     return 1 | (esr & 0x3F) << 1 | (esr >> 7 & 1) << 8
 
 
-def same(ours: Ours, difference_par: int, exception: bool, ignore: int = 0) -> bool:
-    """Whether the engine's answer is QEMU's, bits ``ignore`` of a success aside."""
+def same(ours: Ours, par: int, exception: bool) -> bool:
+    """Whether the engine's answer is QEMU's; ``par`` of an exception has only F, FST and PTW."""
     if exception:
-        return ours.exception and ours.par & 0x17F == difference_par
-    if ours.exception or ours.error:
-        return False
-    return ours.par == difference_par or not (faults(ours.par) or (ours.par ^ difference_par) & ~ignore)
+        return ours.exception and ours.par & 0x17F == par
+    return not (ours.exception or ours.error) and ours.par == par
 
 
 def ask_engine(case: Case, image: Image) -> Ours:
@@ -236,15 +234,13 @@ class Explainer:
     def _explained(self, difference: Difference, among: list[Known]) -> str:
         retry = self._retry(difference)
         used: list[Known] = []
-        ignore = 0
         for _ in range(MOST_CHANGES):
             changed = [entry for entry in among if entry.as_if and entry.as_if(retry)]
             if not changed:
                 return ""
             used += [entry for entry in changed if entry not in used]
-            ignore = sum({entry.ignore for entry in used})
             retry.ours = self._solve(retry)
-            if same(retry.ours, difference.par, difference.exception, ignore):
+            if same(retry.ours, difference.par, difference.exception):
                 return " + ".join(entry.name for entry in used)
             covering = next((entry for entry in self.known if entry.covers and entry.covers(retry)), None)
             if covering:

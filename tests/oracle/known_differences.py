@@ -7,7 +7,7 @@ or the Arm ARM's field), or a choice that the architecture leaves to the impleme
   exactly; or
 * by ``covers``: a predicate on both answers, where no change of the case does that.
 
-``ignore`` are bits of a successful PAR_EL1 that may differ besides. Entries are tried alone first, then together.
+Entries are tried alone first, then together.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from . import quirks
 from .machine import Case
-from .quirks import SH, Retry, Version, kind, stages
+from .quirks import Retry, Version, kind, stages
 
 
 class Known(NamedTuple):
@@ -29,7 +29,6 @@ class Known(NamedTuple):
     reason: str
     as_if: Callable[[Retry], bool] | None = None
     covers: Callable[[Retry], bool] | None = None
-    ignore: int = 0
     late: bool = False
     """Looks at the engine's answer after the other changes, not at the case alone."""
 
@@ -73,7 +72,6 @@ KNOWN: tuple[Known, ...] = (
         "AArch64_EncodePARAttrs, S1DecodeMemAttrs",
         "the XS attribute (MAIR 0x40, 0xa0, FnXS) is not tracked, though ID_AA64ISAR1_EL1.XS says it is",
         as_if=quirks.without_xs,
-        ignore=SH,
     ),
     Known(
         "defect: XS encodings of MAIR",

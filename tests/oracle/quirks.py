@@ -117,8 +117,8 @@ def kind(par: int) -> str:
 
 
 def stages(par: int) -> int:
-    """Return S and PTW of a fault: 0 stage 1, 2 stage 2, 3 stage 2 on a stage-1 walk."""
-    return par >> 8 & 3
+    """Return S and PTW of a fault: 2 stage 2, 3 stage 2 on a stage-1 walk, 0 stage 1 or no fault."""
+    return par >> 8 & 3 if faults(par) else 0
 
 
 # Stage 1 and 2 controls, as far as the entries need them -----------------------------------------------

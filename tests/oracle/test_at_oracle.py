@@ -14,6 +14,10 @@ from collections.abc import Set
 
 import pytest
 
+from gdbhyp.engine.at import run_case
+from gdbhyp.engine.machine import Reader
+
+from . import compare as comparison
 from .compare import Report, compare
 from .conftest import Start
 from .known_differences import KNOWN, entries
@@ -88,6 +92,38 @@ def test_seed_determines_everything(qemu: str, start: Start) -> None:
     assert first.bins == second.bins
     assert first.outcomes == second.outcomes
     assert compare(machine, 6, 300).outcomes != first.outcomes
+
+
+MUTATIONS: dict[str, tuple[int, int]] = {
+    "PA": (0, 1 << 20),
+    "NS": (0, 1 << 9),
+    "SH": (0, 1 << 7),
+    "ATTR": (0, 1 << 58),
+    "level": (1, 1 << 1),
+    "kind": (1, 1 << 3),
+    "PTW": (1, 1 << 8),
+    "S": (1, 1 << 9),
+}
+"""PAR_EL1.F of the answers to change, and the bit of them to flip."""
+
+
+def test_notices_a_wrong_engine(qemu: str, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The known differences do not explain away an engine that gets one thing wrong."""
+    machine = start(qemu, "neoverse-n1")
+    right = compare(machine, FIXED_SEED, 800)
+
+    for name, (fault, flip) in MUTATIONS.items():
+
+        def wrong(case: object, memory: Reader, fault: int = fault, flip: int = flip) -> dict[str, object]:
+            answer = run_case(case, memory)
+            par = int(str(answer.get("par", "0")), 16)
+            return {**answer, "par": hex(par ^ flip)} if par & 1 == fault else answer
+
+        monkeypatch.setattr(comparison, "run_case", wrong)
+        report = compare(machine, FIXED_SEED, 800)
+        changed = right.bins["agree"] - report.bins["agree"]
+        assert changed > 50, name
+        assert len(report.unexplained) > 0.8 * changed, f"{name}: {report.bins}"
 
 
 def test_known_differences_are_told_apart() -> None:
