@@ -21,10 +21,13 @@ from gdbhyp.trace.events import (
     Returned,
     Taken,
 )
+from gdbhyp.trace.storms import StormRow, Storms
 from gdbhyp.trace.worlds import Party, World, WorldTracker
 
 _TOP = 10
 _MOST_KEYS = 8192
+
+_XEN = "the log does not say which of Xen's domains ran, so switches between them are not counted"
 
 KIND_TITLES = ("sync", "IRQ", "FIQ", "SError")
 """What a row without an exception class is called, by the kind of the exception."""
@@ -91,6 +94,7 @@ class StatReport:
     between host and guest and between guests. ``duration_ns`` is between the first and the last event that has a time.
     ``worlds_deduced`` says that the source recorded no registers that tell whose world it was; ``contradictions``
     counts where the deduction met something that did not fit. Lists of most frequent things are in descending order.
+    ``storms`` are faults that were repeated without progress, which only recorded returns can show.
     """
 
     kind: ClassVar[str] = "trace_stat"
@@ -110,6 +114,7 @@ class StatReport:
     registers: tuple[RegisterRow, ...]
     ipas: tuple[IpaRow, ...]
     pcs: tuple[PcRow, ...]
+    storms: tuple[StormRow, ...]
     notes: tuple[str, ...]
 
 
@@ -207,6 +212,7 @@ class Statistics:
         self._registers: Top[tuple[Party, int]] = Top()
         self._pcs: Top[tuple[Party, int]] = Top()
         self._ipas: Top[tuple[Party, int]] = Top()
+        self._storms = Storms()
 
     def extend(self, events: Iterable[Event]) -> None:
         """Count ``events``, which follow those before."""
@@ -236,6 +242,8 @@ class Statistics:
         self._exits[key] = self._exits.get(key, 0) + 1
         if event.elr is not None:
             self._pcs.add((party, event.elr))
+        if party.world == "guest":
+            self._storms.add(event, party, self.tracker.return_before(event))
         if ec in (EC_HVC64, EC_SMC64):
             name = call_text(event, party.world)
             if name is not None:
@@ -271,7 +279,8 @@ class Statistics:
             ),
             ipas=tuple(IpaRow(*p, IPA(ipa), n) for (p, ipa), n in self._settled(self._ipas)),
             pcs=tuple(PcRow(*p, VA(pc), n) for (p, pc), n in self._settled(self._pcs)),
-            notes=tuple(notes),
+            storms=self._storms.rows(),
+            notes=(*notes, *((_XEN,) if self.tracker.blind else ())),
         )
 
     def _exit_rows(self) -> tuple[ExitRow, ...]:

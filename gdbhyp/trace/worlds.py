@@ -181,7 +181,6 @@ class WorldTracker:
     """
 
     def __init__(self, *, vhe: bool = False) -> None:
-        self.switches = 0
         self.contradictions = 0
         self.vhe = vhe
         self.xen = False
@@ -191,6 +190,7 @@ class WorldTracker:
         self._pages = _Evidence(_MOST_PAGES)
         self._returns: list[_Kept] = []
         self._first_returns = 0
+        self._switches = 0
         self._calls_only: dict[int, bool] = {}
         self._vhe_bases: dict[int, Party] = {}
 
@@ -205,6 +205,16 @@ class WorldTracker:
         elif type(event) is State:
             self._begin(event)
         return None
+
+    @property
+    def blind(self) -> bool:
+        """Whether switches cannot be told: all of Xen's domains are guests, and a log does not say which one ran."""
+        return self.xen and not self.observed
+
+    @property
+    def switches(self) -> int:
+        """How often the world below EL2 changed."""
+        return 0 if self.blind else self._switches
 
     def return_before(self, event: Taken) -> Returned | None:
         """Return how the CPU of ``event``, which was just taken, had last left EL2; None if that is not known."""
@@ -256,9 +266,9 @@ class WorldTracker:
     def _count_switch(self, cpu: _Cpu, party: Party) -> None:
         if self.vhe:
             # The host is EL2: the guest was entered from it and exits to it, and it makes no exceptions of its own.
-            self.switches += 2 * (party.world == "guest")
+            self._switches += 2 * (party.world == "guest")
         elif cpu.last_party is not None and not _same(cpu.last_party, party):
-            self.switches += 1
+            self._switches += 1
 
     # ---- without registers
 
@@ -392,7 +402,8 @@ class WorldTracker:
                 if cpu.depth:
                     cpu.depth -= 1
                     return
-        if any(cpu.last is not None and cpu.last.ec == EC_HVC64 for cpu in inside):
+        calls = [cpu.last for cpu in inside if cpu.last is not None and cpu.last.ec == EC_HVC64]
+        if any(call.elr == event.pc for call in calls):
             self.vhe = True
 
     def _left(self, cpu: _Cpu, event: Returned) -> None:

@@ -107,6 +107,17 @@ def test_xen_has_no_host() -> None:
     story = Story().back(HOST).take(SYSREG, HOST + 4).back(HOST + 8).take(XEN_HVC, HOST + 12)
     tracker = WorldTracker()
     assert run(story.events, tracker) == ["guest", "guest"]
+    assert tracker.blind
+    assert tracker.switches == 0
+
+
+def test_xen_switches_stacks() -> None:
+    """Xen returns to EL2 where another CPU's, or another domain's, interrupt was taken: that is no VHE host."""
+    story = boot().take(XEN_HVC, HOST + 12).back(0x7777, el=2)
+    story.take(0, 0x7000, el=2, offset=FROM_EL2 + 0x80)
+    tracker = WorldTracker()
+    assert run(story.events, tracker) == ["guest", "guest", "hypervisor"]
+    assert not tracker.vhe
 
 
 def test_missing_return_is_noticed() -> None:

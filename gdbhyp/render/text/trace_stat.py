@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from gdbhyp.render.style import Style, escape
 from gdbhyp.trace.statistics import StatReport
+from gdbhyp.trace.storms import StormRow
 
 
 def render(report: StatReport, style: Style) -> Iterator[str]:
@@ -21,6 +22,8 @@ def render(report: StatReport, style: Style) -> Iterator[str]:
         )
     for note in report.notes:
         yield style.paint("note", f"  note: {escape(note)}")
+    for storm in report.storms:
+        yield style.paint("bad", f"  refault storm: {_storm(storm)}")
     exits = [
         [
             _world(row.world, row.vmid),
@@ -52,6 +55,12 @@ def _headline(report: StatReport) -> str:
     if report.duration_ns:
         parts.append(f"{report.duration_ns / 1e9:.3f} s")
     return ", ".join(parts)
+
+
+def _storm(storm: StormRow) -> str:
+    where = f"{_world(storm.world, storm.vmid)} on CPU {storm.cpu} at VA {storm.pc:#x}"
+    times = f"{storm.faults} times in {storm.runs} runs, {storm.longest} in a row"
+    return f"{where} faults on VA {storm.far:#x} without progress: {times} (ESR_EL2 = {storm.esr:#x})"
 
 
 def _count(count: int, share: float) -> tuple[str, str]:
