@@ -70,16 +70,17 @@ class Taken(NamedTuple):
     @property
     def syndrome(self) -> int | None:
         """ESR_EL2 where it describes this exception: never for IRQ and FIQ, which leave the old value there."""
-        kind = self.vector >> 7 & 3
-        if self.esr is None or kind in (IRQ, FIQ):
-            return None
-        return self.esr if kind == SYNC or self.esr >> 26 & 0x3F == EC_SERROR else None
+        return None if self.ec is None else self.esr
 
     @property
     def ec(self) -> int | None:
         """The exception class, None for what has no syndrome."""
-        syndrome = self.syndrome
-        return None if syndrome is None else syndrome >> 26 & 0x3F
+        esr = self.esr
+        if esr is None:
+            return None
+        kind = self.vector >> 7 & 3
+        ec = esr >> 26 & 0x3F
+        return ec if kind == SYNC or (kind == SERROR and ec == EC_SERROR) else None
 
 
 class Returned(NamedTuple):

@@ -243,7 +243,7 @@ class Statistics:
         if event.elr is not None:
             self._pcs.add((party, event.elr))
         if party.world == "guest":
-            self._storms.add(event, party, self.tracker.return_before(event))
+            self._storms.add(event, ec, party, self.tracker.return_before(event))
         if ec in (EC_HVC64, EC_SMC64):
             name = call_text(event, party.world)
             if name is not None:

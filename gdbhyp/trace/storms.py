@@ -56,9 +56,9 @@ class Storms:
         self._runs: dict[int, _Run] = {}
         self._found: dict[tuple[int, tuple[Party, int, int, int]], list[int]] = {}
 
-    def add(self, event: Taken, party: Party, came_by: Returned | None) -> None:
-        """Look at a guest's exception; ``came_by`` is how the CPU had left EL2 before, None if that is not known."""
-        if event.ec not in (EC_DABT_LOWER, EC_IABT_LOWER) or event.elr is None or event.far is None:
+    def add(self, event: Taken, ec: int | None, party: Party, came_by: Returned | None) -> None:
+        """Look at a guest's exception of class ``ec``; ``came_by`` is how the CPU had left EL2 before, if known."""
+        if ec not in (EC_DABT_LOWER, EC_IABT_LOWER) or event.elr is None or event.far is None:
             self._runs.pop(event.cpu, None)
             return
         key = (party, event.elr, event.far, event.esr or 0)
