@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -37,23 +39,57 @@ class CliContext:
         raise UsageError("recording needs a live target: use hyp-trace inside GDB, or name a trace file")
 
     def warn(self, sentence: str) -> None:
-        print(f"gdbhyp: {sentence}", file=sys.stderr)
+        _complain(sentence)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; return its exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    _prepare_streams()
     try:
-        return _dispatch(words)
+        status = _dispatch(words)
+        sys.stdout.flush()
+        return status
     except GdbhypError as error:
-        print(f"gdbhyp: {error}", file=sys.stderr)
+        _complain(str(error))
         return error.exit_status
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # The reader (head, less) has seen enough. Python would complain at exit that it cannot flush.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader (head, less) has seen enough.
+        _abandon_output()
         return 0
+    except OSError as error:
+        if error.errno not in _DISK_FULL:
+            raise
+        _abandon_output()
+        _complain(f"cannot write the answer: {error.strerror}")
+        return 1
+
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def _prepare_streams() -> None:
+    """Make the standard streams usable: a shell may have closed them, and input need not be text."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - for as long as we run
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")
+
+
+def _abandon_output() -> None:
+    """Drop what stdout still holds: Python would complain at exit that it cannot be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _complain(sentence: str) -> None:
+    """Print a sentence on stderr; names in it may come from anywhere."""
+    from gdbhyp.render.style import escape
+
+    whose = "" if sentence.startswith("gdbhyp ") else "gdbhyp: "
+    print(whose + escape(sentence), file=sys.stderr)
 
 
 def _dispatch(words: list[str]) -> int:

@@ -47,7 +47,9 @@ class LiveContext:
         return tracer()
 
     def warn(self, sentence: str) -> None:
-        gdb.write(sentence + "\n", gdb.STDERR)
+        from gdbhyp.render.style import escape
+
+        gdb.write(escape(sentence) + "\n", gdb.STDERR)
 
 
 def style() -> Style:
@@ -73,7 +75,9 @@ class GdbCommand(gdb.Command):
         try:
             _run_and_give_back(self._command, self._name, argument)
         except GdbhypError as error:
-            raise gdb.GdbError(str(error)) from None
+            from gdbhyp.render.style import escape
+
+            raise gdb.GdbError(escape(str(error))) from None
 
     def complete(self, text: str, word: str | None) -> list[str] | int:
         from gdbhyp.plugin.completion import complete
