@@ -195,6 +195,21 @@ def test_death_of_qemu(attach: Attach, demo: Path, tmp_path: Path) -> None:
     assert not internal_breakpoints(session)
 
 
+def test_end_of_gdb_leaves_no_breakpoint(attach: Attach, demo: Path, tmp_path: Path) -> None:
+    """QEMU would stop at a breakpoint that is left, with nobody to tell."""
+    with qemu.machine(tmp_path, demo_arguments(demo)) as machine:
+        session = attach(machine)
+        session.run("tbreak hyp_vcpu_run")
+        session.run("continue")
+        session.run("hyp-trace start --source break")
+        run_vcpus(session, 5)
+        with contextlib.suppress(RuntimeError):
+            session.run("quit")
+        machine.command("cont")
+        time.sleep(0.2)
+        assert "running" in machine.command("info status")
+
+
 def test_old_events_give_way(start: Start) -> None:
     session = start()
     session.run("hyp-trace start --source break --buffer 8")
