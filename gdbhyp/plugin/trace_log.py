@@ -19,7 +19,7 @@ from pathlib import Path
 import gdb
 
 from gdbhyp.errors import NoTarget
-from gdbhyp.plugin.trace_process import LogOptions, log_options, peer_process
+from gdbhyp.plugin.trace_process import LogOptions, log_options, logs_to_regular_file, peer_process
 from gdbhyp.trace.events import Event, Lost
 from gdbhyp.trace.files import log_notes
 from gdbhyp.trace.qemu_log import QemuLogParser
@@ -109,6 +109,9 @@ class LogSource:
         command = f"log {self._options.items or 'none'}"
         try:
             _monitor(command)
+            if self._folder is not None and not logs_to_regular_file(self._process):
+                # QEMU logs to its stderr again, if somebody asks it to log; a file would be emptied by this.
+                _monitor("logfile /dev/stderr")
         except NoTarget:
             # GDB lets go of the connection, but has not closed it yet: QEMU hears us only after that.
             self._farewell = threading.Thread(target=self._say_farewell, args=(command,))
@@ -128,6 +131,9 @@ class LogSource:
                 self.recording.add(event)
             self.notes.extend(log_notes(self._parser))
         if self._folder is not None:
+            # QEMU may keep the file open, and a file that is only removed would keep its place on the disk.
+            with contextlib.suppress(OSError):
+                os.truncate(self._path, 0)
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import stat
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -43,6 +44,14 @@ def log_options(process: int) -> LogOptions:
         with contextlib.suppress(OSError):
             file = os.path.join(os.readlink(f"/proc/{process}/cwd"), file)
     return LogOptions(values.get("d"), file)
+
+
+def logs_to_regular_file(process: int) -> bool:
+    """Return whether the stderr of QEMU, where it logs by itself, is a file; True if that cannot be known."""
+    try:
+        return stat.S_ISREG(os.stat(f"/proc/{process}/fd/2").st_mode)
+    except OSError:
+        return True
 
 
 def _command(process: int) -> list[str]:
