@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -246,8 +246,12 @@ def test_second_start_is_refused(start: Start) -> None:
         session.run("hyp-trace start --source break")
 
 
-def test_ctrl_c(gdb_program: str, demo: Path, tmp_path: Path) -> None:
-    """Each Ctrl-C stops at once, whatever GDB is doing, and no event is torn."""
+Terminal = Callable[[str], str]
+
+
+@pytest.fixture
+def terminal(gdb_program: str, demo: Path, tmp_path: Path) -> Iterator[tuple[Any, Terminal]]:
+    """A GDB at a terminal, and a function that types a line and returns what GDB prints before its next prompt."""
     with qemu.machine(tmp_path, demo_arguments(demo), paused=False) as machine:
         gdb = pexpect.spawn(
             gdb_program,
@@ -263,24 +267,53 @@ def test_ctrl_c(gdb_program: str, demo: Path, tmp_path: Path) -> None:
             return str(gdb.before)
 
         gdb.expect(r"\(gdb\) $")
-        for line in ("set pagination off", "set confirm off", f"source {GDBINIT}"):
+        for line in (
+            "set pagination off",
+            "set confirm off",
+            f"source {GDBINIT}",
+            f"target remote {machine.gdb}",
+        ):
             command(line)
-        command(f"target remote {machine.gdb}")
         command("tbreak hyp_vcpu_run")
         command("continue")
-        command("hyp-trace start --source break")
-        for _ in range(5):
-            gdb.sendline("continue")
-            gdb.expect("Continuing.")
-            time.sleep(0.2)
-            gdb.sendintr()
-            gdb.expect(r"\(gdb\) $")
-            assert "Python Exception" not in str(gdb.before)
-        stat = json.loads(command("hyp-trace stat --json").splitlines()[1])
-        assert sum(row["count"] for row in stat["exits"]) == stat["exceptions"] > 0
-        assert all(row["world"] in ("host", "guest") for row in stat["exits"])
-        assert "not recording" in command("hyp-trace stop")
+        yield gdb, command
         gdb.close(force=True)
+
+
+def interrupt(gdb: Any, after: float) -> str:
+    """Continue, press Ctrl-C once, and return what GDB says."""
+    gdb.sendline("continue")
+    gdb.expect("Continuing.")
+    time.sleep(after)
+    gdb.sendintr()
+    gdb.expect(r"\(gdb\) $")
+    return str(gdb.before)
+
+
+def test_ctrl_c(terminal: tuple[Any, Terminal]) -> None:
+    """Each Ctrl-C stops at once, whatever GDB is doing, and no event is torn."""
+    gdb, command = terminal
+    command("hyp-trace start --source break")
+    for _ in range(5):
+        assert "Python Exception" not in interrupt(gdb, 0.2)
+    stat = json.loads(command("hyp-trace stat --json").splitlines()[1])
+    assert sum(row["count"] for row in stat["exits"]) == stat["exceptions"] > 0
+    assert all(row["world"] in ("host", "guest") for row in stat["exits"])
+    assert "not recording" in command("hyp-trace stop")
+
+
+def test_ctrl_c_where_nothing_is_recorded(terminal: tuple[Any, Terminal]) -> None:
+    """After some exceptions the host loops for ever: there is none to stop at, and Ctrl-C stops all the same."""
+    gdb, command = terminal
+    command("tbreak host_handle_exit")
+    command("continue")
+    command("set *(unsigned int *)$pc = 0x14000000")
+    command("hyp-trace start --source break")
+    command("set $pc = $lr")
+    assert "SIGINT" in interrupt(gdb, 1.0)
+    assert "host_handle_exit" in command("info symbol $pc")
+    assert json.loads(command("hyp-trace status --json").splitlines()[1])["exceptions"] >= 2
+    assert "not recording" in command("hyp-trace stop")
 
 
 def log_counts(log: Path) -> Counter[str]:
