@@ -200,32 +200,30 @@ def test_qemu_dies_during_a_command(large: qemu.Machine, attach: Attach, tmp_pat
     assert refusal(session, "hyp-status") == NOTHING
 
 
-def test_the_cpu_moves_behind_gdb(session: GdbSession, machine: qemu.Machine, truth: Any) -> None:
-    run_to(session, sites(truth)[0])
-    known = session.register("pc")
+def test_the_cpu_moves_behind_gdb(session: GdbSession, machine: qemu.Machine) -> None:
+    """From the first instruction, where no CPU comes again, and back to it by a reset."""
     for command in ("cont", "system_reset"):
         session.run("hyp-status")
+        known = session.register("pc")
         machine.command(command)
-        if command == "cont":
-            wait_until_moved(machine, known)
-            machine.command("stop")
+        wait_until_moved(machine, known)
+        machine.command("stop")
         for line in ("hyp-status", "hyp-walk $pc", "hyp-ipa"):
             assert refusal(session, line) == STALE, (command, line)
         assert mode(session) == "0"
         session.run("maintenance flush register-cache")
         assert int(session.json("hyp-walk $pc")["input"], 16) == session.register("pc")
-        known = session.register("pc")
 
 
 def wait_until_moved(machine: qemu.Machine, pc: int) -> None:
     wait_until(lambda: f"PC={pc:016x}" not in machine.command("info registers"))
 
 
-def test_qemu_runs_behind_gdb(session: GdbSession, machine: qemu.Machine, truth: Any) -> None:
+def test_qemu_runs_behind_gdb(session: GdbSession, machine: qemu.Machine) -> None:
     """The stub answers a running machine's debugger by stopping it, and loses the packet that did it."""
-    run_to(session, sites(truth)[0])
     session.run("hyp-status")
     machine.command("cont")
+    wait_until_moved(machine, session.register("pc"))
     assert refusal(session, "hyp-walk $pc") == STALE
     session.run("maintenance flush register-cache")
     session.run("hyp-walk $pc")

@@ -31,8 +31,9 @@ def interrupted(
     while _is_hit_while_waiting(shooter):
         ended = ended or "late"
     # GDB may still hold a Ctrl-C that Python has answered already.
-    with contextlib.suppress(KeyboardInterrupt):
+    with contextlib.suppress(KeyboardInterrupt, gdb.error):
         gdb.execute("info frame", to_string=True)
+    gdb.flush()
     return ended
 
 
