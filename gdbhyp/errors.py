@@ -35,7 +35,9 @@ class MemoryUnavailable(GdbhypError):
     ``first_bad`` is the first address that is missing; nothing is returned for the part that could be read.
     """
 
-    def __init__(self, space: str, address: int, size: int, reason: str, first_bad: int | None = None) -> None:
+    def __init__(
+        self, space: str, address: int, size: int, reason: str, first_bad: int | None = None
+    ) -> None:
         self.space = space
         self.address = address
         self.size = size

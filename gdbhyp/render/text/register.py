@@ -17,10 +17,10 @@ def render(report: Register, style: Style) -> Iterator[str]:
     shown = [f for f in report.fields if report.verbose or f.value != f.default]
     rows = [field_row(f.name, f.msb, f.lsb, f.value, f.text or f.long_name, style) for f in shown]
     yield from indented(style.table(rows))
-    shown, hidden = _traps(report)
-    if shown:
+    traps, hidden = _traps(report)
+    if traps:
         yield "  traps to EL2:"
-        yield from (f"    {sentence}" for sentence in shown)
+        yield from (f"    {sentence}" for sentence in traps)
     if hidden:
         yield style.paint("dim", f"  -v lists {hidden} more, of optional features that are not enabled")
 
