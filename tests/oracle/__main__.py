@@ -11,6 +11,13 @@ from pathlib import Path
 
 from .compare import compare
 from .machine import Machine
+from .quirks import Difference
+
+
+def line(difference: Difference) -> str:
+    """Return the case as ``gdbhyp at`` reads it, with both answers."""
+    answers = {"qemu": hex(difference.par), "ours": hex(difference.ours.par)}
+    return json.dumps({**difference.case, **answers})
 
 
 def main() -> int:
@@ -22,13 +29,17 @@ def main() -> int:
     parser.add_argument(
         "--histogram", action="store_true", help="count outcomes by regime, granule, kind, level and stage"
     )
+    parser.add_argument("--examples", action="store_true", help="show a case for each known difference")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="gdbhyp-oracle-") as directory:
         machine = Machine(arguments.qemu, arguments.model, Path(directory))
         report = compare(machine, arguments.seed, arguments.cases)
     print("\n".join(report.lines(histogram=arguments.histogram)))
+    if arguments.examples:
+        for name, difference in sorted(report.examples.items()):
+            print(f"{name}: {line(difference)}")
     for difference in report.unexplained[:20]:
-        print(json.dumps({**difference.case, "qemu": hex(difference.par), "ours": hex(difference.ours.par)}))
+        print(f"unexplained: {line(difference)}")
     return 1 if report.unexplained else 0
 
 

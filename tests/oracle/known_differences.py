@@ -67,13 +67,6 @@ KNOWN: tuple[Known, ...] = (
         as_if=quirks.cacheable,
     ),
     Known(
-        "defect: XS ignored",
-        (ALL, NEVER),
-        "AArch64_EncodePARAttrs, S1DecodeMemAttrs",
-        "the XS attribute (MAIR 0x40, 0xa0, FnXS) is not tracked, though ID_AA64ISAR1_EL1.XS says it is",
-        as_if=quirks.without_xs,
-    ),
-    Known(
         "defect: XS encodings of MAIR",
         (ALL, NEVER),
         "S1DecodeMemAttrs",
@@ -221,7 +214,7 @@ KNOWN: tuple[Known, ...] = (
         "defect: stage 2 while EL2 is disabled",
         (ALL, NEVER),
         "AArch64_S1Walk (EL2Enabled)",
-        "HCR_EL2.VM or DC switches stage 2 on for Secure EL1&0 although Secure EL2 is disabled",
+        "with HCR_EL2.VM or DC the walks of Secure EL1&0 go through stage 2 although Secure EL2 is disabled",
         covers=quirks.stage2_of_disabled_el2,
     ),
     Known(

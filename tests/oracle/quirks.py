@@ -236,6 +236,7 @@ def with_el2(retry: Retry) -> bool:
     if not disabled_el2(retry):
         return False
     retry.regs["SCR_EL3"] |= SCR_EEL2
+    retry.regs["HCR_EL2"] &= ~(HCR_VM | HCR_DC)
     set_field(retry, "ID_AA64PFR0_EL1", 36, 1, 15)
     return True
 
@@ -247,14 +248,8 @@ def disabled_el2(retry: Retry) -> bool:
 
 
 def stage2_of_disabled_el2(retry: Retry) -> bool:
-    d = retry.difference
-    stage2 = stages(d.par) & (1 if d.exception else 2)
-    return (
-        disabled_el2(retry)
-        and faults(d.par)
-        and bool(stage2)
-        and bool(retry.regs["HCR_EL2"] & (HCR_VM | HCR_DC))
-    )
+    """Whether a stage 2 that must not be there may have moved the stage-1 tables: then nothing can be foretold."""
+    return disabled_el2(retry) and bool(retry.regs["HCR_EL2"] & (HCR_VM | HCR_DC))
 
 
 def without_cd(retry: Retry) -> bool:
@@ -278,13 +273,6 @@ def with_hpd(retry: Retry) -> bool:
     if retry.regs["ID_AA64MMFR1_EL1"] >> 12 & 15:
         return False
     set_field(retry, "ID_AA64MMFR1_EL1", 12, 1, 15)
-    return True
-
-
-def without_xs(retry: Retry) -> bool:
-    if not retry.regs["ID_AA64ISAR1_EL1"] >> 56 & 15:
-        return False
-    retry.regs["ID_AA64ISAR1_EL1"] &= ~(15 << 56)
     return True
 
 
