@@ -66,6 +66,7 @@ class BreakSource:
         self._vectors: dict[int, list[Point]] = {}
         self._returns: dict[int, Point] = {}
         self._seq = 0
+        self._done: list[Point] = []
         self._ctrl_c = CtrlC()
         if self.registers.get("VBAR_EL2") is None:
             raise NoTarget(
@@ -131,7 +132,9 @@ class BreakSource:
         return False
 
     def _taken(self, point: Point) -> bool:
-        return self._undisturbed(lambda: self.recording.add(self._exception(point.address)))
+        answer = self._undisturbed(lambda: self.recording.add(self._exception(point.address)))
+        self._let_go()
+        return answer
 
     def _undisturbed(self, record: Callable[[], None]) -> bool:
         """Record if the CPU is in EL2; return whether the person pressed Ctrl-C."""
@@ -190,11 +193,14 @@ class BreakSource:
             return
         point.looks = point.looks + 1 if known else 0
         if point.looks >= _LOOKS:
-            gdb.post_event(lambda: self._let_go(point))
+            self._done.append(point)
 
-    def _let_go(self, point: Point) -> None:
-        if self._returns.pop(point.address, None) is point and point.is_valid():
-            point.delete()
+    def _let_go(self) -> None:
+        """Delete the points that are done with; not from within themselves, and not while the machine runs."""
+        while self._done:
+            point = self._done.pop()
+            if self._returns.pop(point.address, None) is point and point.is_valid():
+                point.delete()
 
     def _return(self, base: int | None) -> Returned:
         get = self.registers.get
