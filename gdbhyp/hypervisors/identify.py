@@ -61,7 +61,7 @@ def identify(stop: Stop) -> Identity:
 
 
 def _by_vectors(stop: Stop, vectors: PA, code: Sequence[int], e2h: bool, kernel_address: bool) -> Identity:
-    if _is_linux_kernel(code) and e2h:
+    if _is_linux_kernel(code) and e2h and kernel_address:
         return Identity(
             "kvm-vhe", ("VBAR_EL2 points to the Linux kernel's own vectors (VHE)",), None, vectors
         )
