@@ -168,11 +168,12 @@ def _rows(found: Iterator[MappedRange | Problem], wanted: Filter, problems: list
     last = 0
     try:
         for item in found:
-            last = item.end
             if isinstance(item, Problem):
                 problems.append(_sentence(item))
             else:
                 yield from (row for row in _split(item) if wanted.takes(row))
+            # Only now: Ctrl-C may hit before the row was handed over, and what was not shown was not looked at.
+            last = item.end
     except KeyboardInterrupt:
         problems.append(f"interrupted: what is mapped from {last:#x} on was not looked at")
     except MemoryUnavailable as error:
