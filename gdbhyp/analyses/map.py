@@ -9,13 +9,16 @@ from typing import ClassVar
 from gdbhyp.analyses.walk import NO_ROOTS, Roots, machine_for, mair_name, regime_of
 from gdbhyp.arch.regimes import Regime
 from gdbhyp.arch.spaces import Address
-from gdbhyp.engine.map import MappedRange, Problem, map_both, map_stage
+from gdbhyp.engine.map import Budget, MappedRange, Problem, map_both, map_stage
 from gdbhyp.engine.stop import Stop
 from gdbhyp.errors import MemoryUnavailable
 
 # Pages that all map to one page are a row each, so that every row is linear, unless there are absurdly many.
 _MOST_ALIASES = 1 << 16
 
+
+# Enough for 8 TiB of 4 KiB pages; tables that point to themselves would unfold into far more.
+MOST_TABLES = 1 << 22
 
 # Where the upper range of a regime with two begins, in any configuration.
 _UPPER = 1 << 63
@@ -110,7 +113,8 @@ class MapReport:
 class Question:
     """Which table: ``regime`` None is the current one; ``stages`` is "1", "2", "both", or None for what fits.
 
-    ``start`` and ``end`` (exclusive) prune by input address: tables outside are not read.
+    ``start`` and ``end`` (exclusive) prune by input address: tables outside are not read. ``most_tables`` bounds how
+    many are, so that tables that point to themselves end.
     """
 
     regime: Regime | None = None
@@ -119,6 +123,7 @@ class Question:
     start: int | None = None
     end: int | None = None
     wanted: Filter = Filter()
+    most_tables: int = MOST_TABLES
 
 
 def map_tables(stop: Stop, question: Question) -> MapReport:
@@ -135,10 +140,11 @@ def map_tables(stop: Stop, question: Question) -> MapReport:
         stages = "1"
     machine = machine_for(stop.machine, regime, stages, question.roots)
     start, end = _limits(question)
+    budget = Budget(question.most_tables)
     if stages == "both":
-        found = map_both(machine, start=start, end=end)
+        found = map_both(machine, start=start, end=end, budget=budget)
     else:
-        found = map_stage(machine, regime, int(stages), start=start, end=end)
+        found = map_stage(machine, regime, int(stages), start=start, end=end, budget=budget)
     typeless = stages != "2" and bool(machine.missing([mair_name(regime)]))
     problems = [f"{mair_name(regime)} is not known, so memory types are not"] if typeless else []
     rows = _rows(found, question.wanted, problems)

@@ -26,6 +26,7 @@ def _run(context: Context, arguments: Namespace) -> Any:
         start,
         end,
         _filter(context, arguments),
+        _most_tables(context, arguments),
     )
     return map.map_tables(context.stop(), question)
 
@@ -43,6 +44,12 @@ def _range(context: Context, text: str | None) -> tuple[int | None, int | None]:
                 raise UsageError(f"the range {text} is empty: its end is exclusive and lies behind its start")
             return start, end
     raise UsageError(f"'{text}' is no range: write START-END (END exclusive) or START+SIZE")
+
+
+def _most_tables(context: Context, arguments: Namespace) -> int:
+    from gdbhyp.analyses.map import MOST_TABLES
+
+    return MOST_TABLES if arguments.max_tables is None else context.number(arguments.max_tables)
 
 
 def _filter(context: Context, arguments: Namespace) -> Filter:
@@ -79,6 +86,9 @@ COMMAND = Command(
         ),
         Argument(("--memory",), "only this kind of memory", "choice", choices=("normal", "device")),
         Argument(("--min-size",), "only ranges of at least this many bytes", "number", metavar="BYTES"),
+        Argument(
+            ("--max-tables",), "read at most this many tables, 4,194,304 if not said", "number", metavar="N"
+        ),
     ),
     description="""
 Without a choice, the table of the current regime is shown, in the EL1&0 regime with stage 2 on both stages

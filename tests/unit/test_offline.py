@@ -117,6 +117,16 @@ def test_a_missing_table_is_said_and_the_rest_is_there(
     assert "0x80200000 to 0x80400000 is not known: table not readable" in errors
 
 
+def test_tables_that_point_to_themselves_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All entries of the root but one are the root: without a budget, hundreds of thousands of tables unfold."""
+    path = tmp_path / "loop.img"
+    path.write_bytes(struct.pack("<Q", NORMAL_RW) + struct.pack("<Q", ROOT | 3) * 1023)
+    status, rows, errors = run(capsys, "map", f"{path}@{BASE:#x}", *ROOTS, "--max-tables", "0x10")
+    assert status == 0
+    assert rows
+    assert "is not known: the budget is used up" in errors
+
+
 def test_explicit_stage1_without_mair_has_no_memory_type(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
