@@ -14,13 +14,29 @@ if TYPE_CHECKING:
 def _run(context: Context, arguments: Namespace) -> Any:
     from gdbhyp.analyses import registers
 
-    words = [part for word in arguments.register for part in word.split("=", 1) if part]
-    if len(words) > 2:
-        raise UsageError("say one register and one value: NAME=VALUE")
-    if len(words) == 2:
-        value = context.number(words[1])
-        return registers.describe(words[0], value, e2h=arguments.e2h, verbose=arguments.verbose)
-    return registers.of_stop(context.stop(), words[0] if words else "", verbose=arguments.verbose)
+    pairs = _pairs(arguments.register)
+    if pairs:
+        rows = tuple(
+            registers.describe(name, context.number(value), e2h=arguments.e2h, verbose=arguments.verbose)
+            for name, value in pairs
+        )
+        return rows[0] if len(rows) == 1 else registers.RegisterList(rows, ())
+    if len(arguments.register) > 1:
+        raise UsageError("say one register or pattern, or values as NAME=VALUE")
+    pattern = arguments.register[0] if arguments.register else ""
+    return registers.of_stop(context.stop(), pattern, verbose=arguments.verbose)
+
+
+def _pairs(words: list[str]) -> list[tuple[str, str]]:
+    """Return the values to decode, NAME=VALUE each, or NAME and VALUE as two words; none for a register's name."""
+    if len(words) == 2 and not any("=" in word for word in words):
+        return [(words[0], words[1])]
+    split = [word.partition("=") for word in words]
+    if not all(separator for _, separator, _ in split):
+        if any(separator for _, separator, _ in split):
+            raise UsageError("a register without a value stands among NAME=VALUE words")
+        return []
+    return [(name.strip(), value.strip()) for name, _, value in split]
 
 
 COMMAND = Command(

@@ -167,3 +167,25 @@ def test_truncated_headers(core: str, length: int, capsys: pytest.CaptureFixture
     status, rows, errors = run(capsys, "map", core, *ROOTS)
     assert (status, rows) == (3, [])
     assert len(errors.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "values"),
+    [
+        (("HCR_EL2=1",), ["0x1"]),
+        (("HCR_EL2", "1"), ["0x1"]),
+        (("HCR_EL2=1", "VTCR_EL2=0x80023558"), ["0x1", "0x80023558"]),
+    ],
+)
+def test_register_values(
+    words: tuple[str, ...], values: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, rows, errors = run(capsys, "reg", *words, "--json")
+    assert (status, errors) == (0, "")
+    assert [row["value"] for row in rows] == values
+
+
+def test_a_register_without_a_value_is_no_value(capsys: pytest.CaptureFixture[str]) -> None:
+    status, rows, errors = run(capsys, "reg", "HCR_EL2=1", "VTCR_EL2", "--json")
+    assert (status, rows) == (2, [])
+    assert "without a value" in errors
