@@ -338,6 +338,9 @@ def reserved_memattr(retry: Retry) -> bool:
     if word >> 2 & 15 in (0, 1, 2, 3, 5, 6, 7):
         return False
     retry.patch(address, 2, word & ~(15 << 2))
+    retry.regs[
+        "HCR_EL2"
+    ] &= ~HCR_PTW  # the walk got here: where it uses the same page, PTW looks at the raw encoding
     return True
 
 
