@@ -448,7 +448,9 @@ def _ranges(
     for item in items:
         cut = item if item.start >= low and item.end <= high else _cut(item, low, high)
         if isinstance(cut, Problem):
-            yield cut
+            # What is wrong with the registers of one VA range says nothing about the other.
+            if cut.start < cut.end:
+                yield cut
             continue
         start, end, output, shape, constant = cut
         if shape is not last:

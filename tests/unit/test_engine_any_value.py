@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from itertools import islice
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from unit.pagetables import SparseMemory
 
@@ -65,6 +65,7 @@ def test_translate(seed: int, address: int, regime: Regime, access: Access | Non
 
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 1 << 32), st.sampled_from(Regime), st.integers(0, (1 << 64) - 1))
+@example(seed=0, regime=Regime.EL10, start=1 << 63)
 def test_map(seed: int, regime: Regime, start: int) -> None:
     machine = a_machine(seed)
     for stage in (1, 2, 0) if regime is Regime.EL10 else (1,):
