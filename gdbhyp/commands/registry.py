@@ -18,10 +18,6 @@ COMMANDS: tuple[Command, ...] = (
     map.COMMAND,
     offline(map.COMMAND),
     trace.COMMAND,
+    trace.OFFLINE,
     annotate.COMMAND,
 )
-
-
-def find(name: str) -> Command | None:
-    """Return the command of that name, or None."""
-    return next((c for c in COMMANDS if c.name == name), None)

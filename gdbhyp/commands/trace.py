@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from gdbhyp.commands.declaration import Argument, Command, Context
@@ -199,7 +200,6 @@ COMMAND = Command(
     name="trace",
     summary="Record world switches, and say who ran when and why it exited.",
     run=_status,
-    in_cli=True,
     subcommands=(
         Command(
             name="start",
@@ -262,4 +262,15 @@ An event is an exception taken to EL2, with whom it interrupted. The breakpoint 
 each, so the world and the VMID are observed; QEMU's log has neither, so worlds are deduced from vector bases and return
 addresses and there is no VMID. For an interrupt ESR_EL2 keeps an older exception's value, so none is shown.
 """,
+)
+
+# What a file of recorded exceptions can be asked.
+_OFFLINE = ("show", "stat", "export")
+
+OFFLINE = replace(
+    COMMAND,
+    summary="Show, count or export recorded world switches.",
+    subcommands=tuple(sub for sub in COMMAND.subcommands if sub.name in _OFFLINE),
+    in_gdb=False,
+    in_cli=True,
 )

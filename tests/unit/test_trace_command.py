@@ -146,7 +146,7 @@ def test_jsonl_says_the_same(log: str, tmp_path: Path, capsys: pytest.CaptureFix
     [
         (("stat", "/nowhere/file"), 3, "cannot read /nowhere/file"),
         (("stat",), 2, "needs a live target"),
-        (("start",), 2, "needs a live target"),
+        (("start",), 2, "is not one of its subcommands"),
         (("export", "LOG", "--format", "csv"), 2, "export needs --format"),
         (("export", "LOG", "--format", "csv", "-o", "LOG"), 2, "is the trace itself"),
         (("export", "LOG", "--format", "csv", "-o", "/nowhere/out"), 3, "cannot write /nowhere/out"),
