@@ -62,13 +62,6 @@ class Context(Protocol):
         ...
 
 
-class Report(Protocol):
-    """An answer: a frozen dataclass. ``kind`` names its text renderer, ``gdbhyp.render.text.<kind>``."""
-
-    @property
-    def kind(self) -> str: ...
-
-
 Run = Callable[[Context, "Namespace"], Any]
 
 

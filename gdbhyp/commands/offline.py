@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +33,7 @@ class _OfDump:
         return getattr(self._context, name)
 
 
-def offline(command: Command, defaults: Mapping[str, str] | None = None) -> Command:
+def offline(command: Command) -> Command:
     """Return ``command`` for the command line, with a dump as its first argument."""
 
     def run(context: Context, arguments: Namespace) -> Any:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import gdb
 
-from gdbhyp.commands.declaration import Argument, Command
+from gdbhyp.commands.declaration import Command
 from gdbhyp.errors import GdbhypError, NoTarget, UsageError
 
 if TYPE_CHECKING:
@@ -67,7 +67,6 @@ class GdbCommand(gdb.Command):
         self._name = prefix + command.name
         # GDB takes the help from here; the attribute must exist before the registration below.
         self.__doc__ = _help(command, self._name)
-        self._subcommands = {sub.name: sub for sub in command.subcommands}
         super().__init__(self._name, gdb.COMMAND_DATA)
 
     def invoke(self, argument: str, from_tty: bool) -> None:
@@ -138,8 +137,3 @@ def _gdb_errors() -> Iterator[None]:
         if not is_connected():
             raise NoTarget(LOST) from error
         raise GdbhypError(f"GDB reports: {error}") from error
-
-
-def options_of(command: Command) -> list[Argument]:
-    """Return the options of a command, the common ones among them."""
-    return [a for a in command.all_arguments() if not a.positional]

@@ -14,6 +14,9 @@ from gdbhyp.errors import MemoryUnavailable, NoTarget
 # QEMU answers E22 to a read of more than half of its 4 KiB packet (gdbstub, MAX_PACKET_LENGTH).
 _LARGEST_READ = 0x800
 
+# Enough for the tables of many single walks; a whole map reads each table once and must not keep them all.
+_CACHED_READS = 1024
+
 LOST = "the connection to the target is lost: attach again with 'target remote'"
 
 
@@ -149,6 +152,8 @@ class PhysicalMemory:
                 self._packet(address, at, min(_LARGEST_READ, address + size - at), size)
                 for at in range(address, address + size, _LARGEST_READ)
             )
+            if len(self._cache) >= _CACHED_READS:
+                self._cache.clear()
             self._cache[address, size] = data
             self.bytes_read += size
         return data

@@ -16,8 +16,6 @@ from gdbhyp.trace.events import Event, Taken
 from gdbhyp.trace.listing import EventRow, row
 from gdbhyp.trace.worlds import Party, WorldTracker
 
-FORMATS = ("chrome", "csv", "jsonl")
-
 _CPUS, _VMS = 1, 2
 
 
@@ -34,7 +32,7 @@ class ExportReport:
 
 
 def export(path: str, form: str, header: files.Header, events: Iterable[Event]) -> int:
-    """Write ``events`` to ``path`` as ``form``, one of ``FORMATS``; return how many were written.
+    """Write ``events`` to ``path`` as ``form``, "chrome", "csv" or "jsonl"; return how many were written.
 
     :raises BadInput: if the file cannot be written.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -179,8 +179,3 @@ def last(
             matching += 1
             newest.append((event, party))
     return ShowReport(tuple(row(*item, symbol) for item in newest), matching - len(newest))
-
-
-def all_rows(exceptions: Iterable[tuple[Taken, Party]]) -> Iterator[EventRow]:
-    """Yield a row an exception."""
-    return (row(event, party) for event, party in exceptions)
