@@ -90,7 +90,7 @@ def test_every_exit_is_recorded(start: Start, truth: Truth) -> None:
 
 
 def test_two_cpus(start: Start, truth: Truth) -> None:
-    """The other CPU may be anywhere when GDB stops, so the demo may not have counted its last exit yet."""
+    """When GDB stops, each CPU may stand between an exit and the demo's count of it."""
     session = start(2)
     before = exits(session, truth)
     session.run("hyp-trace start --source break")
@@ -98,7 +98,7 @@ def test_two_cpus(start: Start, truth: Truth) -> None:
     session.run("hyp-trace stop")
     counted = exits(session, truth) - before
     stat = session.json("hyp-trace stat")
-    assert abs(guest_rows(stat).total() - counted.total()) <= 1
+    assert abs(guest_rows(stat).total() - counted.total()) <= 2
     assert stat["cpus"] == 2
 
 
@@ -370,6 +370,7 @@ def test_log_records_every_exit(logged: Any, truth: Truth) -> None:
 
 
 def test_log_of_two_cpus(logged: Any, truth: Truth) -> None:
+    """When GDB stops, each CPU may stand between an exit and the demo's count of it."""
     _, session = logged(cpus=2)
     before = exits(session, truth)
     session.run("hyp-trace start --source log")
@@ -378,7 +379,7 @@ def test_log_of_two_cpus(logged: Any, truth: Truth) -> None:
     counted = (exits(session, truth) - before).total()
     stat = session.json("hyp-trace stat")
     assert stat["cpus"] == 2
-    assert abs(guest_rows(stat).total() - counted) <= 1
+    assert abs(guest_rows(stat).total() - counted) <= 2
     assert all(row["ec"] == 0x16 for row in stat["exits"] if row["world"] == "host")
 
 
