@@ -20,7 +20,8 @@ def last_exception(stop: Stop, el: int = 2, *, verbose: bool = False) -> EsrRepo
     """
     context = context_of(stop, el)
     syndrome = decode_esr(stop.register(f"ESR_EL{el}"), el=el, context=context)
-    if _needs_walk(syndrome.abort) and el == 2 == stop.el and at_exception_entry(stop):
+    # The general-purpose registers are the exception's only where the guest's tables are still in place, too.
+    if _needs_walk(syndrome.abort) and el == 2 and context.registers is not None:
         context = replace(context, ipa=_walked_ipa(stop))
         syndrome = decode_esr(syndrome.esr, el=el, context=context)
     return explain(syndrome, verbose=verbose)

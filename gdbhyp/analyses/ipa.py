@@ -14,10 +14,11 @@ from typing import ClassVar, Literal
 from gdbhyp.analyses.exception import context_of
 from gdbhyp.analyses.guest import stage1_walk
 from gdbhyp.analyses.walk import WalkReport, machine_for, report_of
-from gdbhyp.analyses.world import Hcr, at_exception_entry, vmid_of, world_of
+from gdbhyp.analyses.world import at_exception_entry, world_of
 from gdbhyp.arch.regimes import Regime
 from gdbhyp.arch.spaces import IPA, VA, Word
 from gdbhyp.arch.syndrome import Abort, Syndrome, decode_esr
+from gdbhyp.arch.worlds import Hcr, vmid_of
 from gdbhyp.engine.results import Translation
 from gdbhyp.engine.stop import Stop
 from gdbhyp.engine.translate import translate

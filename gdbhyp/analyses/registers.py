@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import ClassVar
 
-from gdbhyp.analyses.world import Hcr
 from gdbhyp.arch import registers
 from gdbhyp.arch.registers import RegisterView
 from gdbhyp.arch.spaces import Word
+from gdbhyp.arch.worlds import Hcr
 from gdbhyp.engine.stop import Stop
 from gdbhyp.errors import RegisterUnavailable, UsageError
 

@@ -8,10 +8,11 @@ from typing import ClassVar
 from gdbhyp.analyses.esr import EsrReport
 from gdbhyp.analyses.exception import last_exception
 from gdbhyp.analyses.walk import regime_of
-from gdbhyp.analyses.world import Hcr, World, vmid_of, world_of
+from gdbhyp.analyses.world import world_of
 from gdbhyp.arch.regimes import Regime
 from gdbhyp.arch.registers import trapped_by
 from gdbhyp.arch.spaces import PA, VA, Word
+from gdbhyp.arch.worlds import Hcr, World, vmid_of
 from gdbhyp.engine.stop import Stop
 from gdbhyp.engine.walk import setup
 from gdbhyp.hypervisors.identify import Identity, identify

@@ -11,14 +11,11 @@ The rules, for a CPU that is stopped anywhere:
 
 from __future__ import annotations
 
-from typing import Literal
-
 from gdbhyp.analyses.memory import read_virtual
+from gdbhyp.arch.worlds import Hcr, World, world_below
 from gdbhyp.engine.stop import Stop
 from gdbhyp.engine.translate import current_regime
 from gdbhyp.errors import GdbhypError
-
-World = Literal["host", "hypervisor", "guest", "unknown"]
 
 
 def world_of(stop: Stop) -> tuple[World, str]:
@@ -30,37 +27,10 @@ def world_of(stop: Stop) -> tuple[World, str]:
     if stop.el == 3:
         return "unknown", "EL3 belongs to neither host nor guest"
     if stop.el == 2:
-        if hcr.e2h and hcr.tge:
+        if hcr.el2_is_host:
             return "host", "EL2 with HCR_EL2.{E2H, TGE} = {1, 1} is a VHE host"
         return "hypervisor", "EL2" + (" inside a VHE world switch (TGE = 0)" if hcr.e2h else "")
-    if hcr.tge:
-        return "host", "HCR_EL2.TGE = 1: EL0 is the host's user space"
-    return _below_el2(hcr, stop.register("VTTBR_EL2"), stop.optional("VTCR_EL2") or 0)
-
-
-def _below_el2(hcr: Hcr, vttbr: int, vtcr: int) -> tuple[World, str]:
-    if not hcr.stage2:
-        return "host", "stage 2 is off (HCR_EL2.VM = 0)"
-    if vttbr == 0:
-        return "host", "VTTBR_EL2 is zero"
-    if vmid_of(vttbr, vtcr) == 0:
-        return "host", "stage 2 is on with VMID 0: a host behind its own stage 2 (pKVM)"
-    return "guest", "stage 2 is on with a VMID"
-
-
-def vmid_of(vttbr: int, vtcr: int) -> int:
-    """Return VTTBR_EL2.VMID: [63:48], of which [63:56] are RES0 unless VTCR_EL2.VS [19] is set."""
-    return vttbr >> 48 & (0xFFFF if vtcr >> 19 & 1 else 0xFF)
-
-
-class Hcr:
-    """The bits of HCR_EL2 that decide about worlds and regimes."""
-
-    def __init__(self, value: int) -> None:
-        self.stage2 = bool(value & 1 or value >> 12 & 1)
-        self.dc = bool(value >> 12 & 1)
-        self.tge = bool(value >> 27 & 1)
-        self.e2h = bool(value >> 34 & 1)
+    return world_below(hcr, stop.register("VTTBR_EL2"), stop.optional("VTCR_EL2") or 0)
 
 
 def interrupted_world(stop: Stop) -> World:
@@ -70,10 +40,8 @@ def interrupted_world(stop: Stop) -> World:
     if spsr is None:
         return "unknown"
     if not spsr >> 4 & 1 and spsr >> 2 & 3 == 2:
-        return "host" if hcr.e2h and hcr.tge else "hypervisor"
-    if hcr.tge:
-        return "host"
-    return _below_el2(hcr, stop.register("VTTBR_EL2"), stop.optional("VTCR_EL2") or 0)[0]
+        return "host" if hcr.el2_is_host else "hypervisor"
+    return world_below(hcr, stop.register("VTTBR_EL2"), stop.optional("VTCR_EL2") or 0)[0]
 
 
 def is_vector_entry(pc: int, vbar: int | None) -> bool:

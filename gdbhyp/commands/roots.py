@@ -38,8 +38,8 @@ def roots_option(context: Context, arguments: Namespace) -> Roots:
 
 def regime_option(context: Context, arguments: Namespace) -> Regime | None:
     """Return the regime that ``--regime`` names; None for the current one."""
-    from gdbhyp.analyses.world import Hcr
     from gdbhyp.arch.regimes import Regime
+    from gdbhyp.arch.worlds import Hcr
 
     if arguments.regime == "EL2":
         return Regime.EL20 if Hcr(context.stop().optional("HCR_EL2") or 0).e2h else Regime.EL2

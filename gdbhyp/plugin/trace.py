@@ -267,8 +267,8 @@ def _find_erets(stop: Stop, base: int, reach: int) -> Iterator[int]:
 
 def _scan(stop: Stop, pages: range) -> Iterator[int]:
     from gdbhyp.analyses.memory import read_virtual
-    from gdbhyp.analyses.world import Hcr
     from gdbhyp.arch.regimes import Regime
+    from gdbhyp.arch.worlds import Hcr
 
     regime = Regime.EL20 if Hcr(stop.register("HCR_EL2")).e2h else Regime.EL2
     for page in pages:

@@ -9,9 +9,10 @@ from typing import ClassVar
 
 from gdbhyp.arch.spaces import IPA, VA, Word
 from gdbhyp.arch.syndrome import SyndromeContext, decode_esr
+from gdbhyp.arch.worlds import World
 from gdbhyp.trace.events import FIQ, IRQ, KIND_NAMES, SERROR, Taken
 from gdbhyp.trace.statistics import KIND_TITLES, call_text, hpfar_ipa
-from gdbhyp.trace.worlds import Party, World
+from gdbhyp.trace.worlds import Party
 
 REASONS: dict[str, frozenset[int]] = {
     "wfx": frozenset((0x01,)),

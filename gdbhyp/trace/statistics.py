@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from gdbhyp.arch import smccc
 from gdbhyp.arch.spaces import IPA, VA
 from gdbhyp.arch.syndrome import Syndrome, decode_esr
+from gdbhyp.arch.worlds import World
 from gdbhyp.trace.events import (
     EC_DABT_LOWER,
     EC_HVC64,
@@ -22,7 +23,7 @@ from gdbhyp.trace.events import (
     Taken,
 )
 from gdbhyp.trace.storms import StormRow, Storms
-from gdbhyp.trace.worlds import Party, World, WorldTracker
+from gdbhyp.trace.worlds import Party, WorldTracker
 
 _TOP = 10
 _MOST_KEYS = 8192

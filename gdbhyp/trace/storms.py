@@ -11,8 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gdbhyp.arch.spaces import VA, Word
+from gdbhyp.arch.worlds import World
 from gdbhyp.trace.events import EC_DABT_LOWER, EC_IABT_LOWER, Returned, Taken
-from gdbhyp.trace.worlds import Party, World
+from gdbhyp.trace.worlds import Party
 
 LEAST = 3
 """So many faults in a row are a storm: two have good reasons, a translation and then a permission."""

@@ -1,6 +1,6 @@
 """Whose world each exception interrupted, and when worlds changed.
 
-With HCR_EL2 and VTTBR_EL2 in the event there is nothing to guess: the registers say it (``world_below``). A log that
+With HCR_EL2 and VTTBR_EL2 in the event there is nothing to guess: the registers say it (``party_below``). A log that
 has neither is read by these rules, each of which is a deduction and is called one in what is reported:
 
 * What runs first below EL2 is the host.
@@ -21,9 +21,10 @@ return that no CPU known to be in EL2 can have made is a CPU's first.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, cast, get_args
+from typing import NamedTuple, cast, get_args
 
 from gdbhyp.arch import smccc
+from gdbhyp.arch.worlds import Hcr, World, vmid_of, world_below
 from gdbhyp.trace.events import (
     EC_HVC64,
     EC_SVC64,
@@ -37,8 +38,6 @@ from gdbhyp.trace.events import (
     State,
     Taken,
 )
-
-World = Literal["host", "hypervisor", "guest", "unknown"]
 
 WORLDS: tuple[str, ...] = get_args(World)
 
@@ -57,25 +56,15 @@ class Party(NamedTuple):
 HOST, HYPERVISOR, GUEST, UNKNOWN = Party("host"), Party("hypervisor"), Party("guest"), Party("unknown")
 
 
-def vmid_of(vttbr: int, vtcr: int) -> int:
-    """Return VTTBR_EL2.VMID: [63:48], of which [63:56] are RES0 unless VTCR_EL2.VS [19] is set."""
-    return vttbr >> 48 & (0xFFFF if vtcr >> 19 & 1 else 0xFF)
-
-
 def is_host_at_el2(hcr: int) -> bool:
-    """Return whether HCR_EL2.{E2H, TGE} [34], [27] are {1, 1}: EL2 is the host (VHE)."""
-    return hcr >> 34 & 1 == 1 and hcr >> 27 & 1 == 1
+    """Return whether EL2 is the host (VHE) with this HCR_EL2."""
+    return Hcr(hcr).el2_is_host
 
 
 def party_below(hcr: int, vttbr: int, vtcr: int) -> Party:
-    """Return who runs below EL2 with these registers; the rules are those of ``hyp-status``.
-
-    Without stage 2 (HCR_EL2.VM [0], DC [12]) or a root there is no guest; VMID 0 is a host behind a stage 2 of its own.
-    """
-    if hcr >> 27 & 1 or not (hcr & 1 or hcr >> 12 & 1) or vttbr == 0:
-        return HOST
-    vmid = vmid_of(vttbr, vtcr)
-    return Party("guest", vmid) if vmid else HOST
+    """Return who runs below EL2 with these registers; the rules are those of ``hyp-status``."""
+    world, _ = world_below(Hcr(hcr), vttbr, vtcr)
+    return Party(world, vmid_of(vttbr, vtcr)) if world == "guest" else HOST
 
 
 def party_by_registers(event: Taken) -> Party | None:
