@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from gdbhyp.engine.machine import Machine
@@ -19,8 +19,9 @@ class Stop:
 
     ``machine.registers`` also answers to "PC", "SP", "CPSR" and "X0" to "X30". ``symbol(address)`` names an address
     of the current regime as ``name+offset``, or returns None. ``origin`` says where the values come from ("live", or
-    a file). ``cpu`` counts from 0; ``count_cpus()`` says how many there
-    are, which may take a question to the target.
+    a file). ``cpu`` counts from 0; ``count_cpus()`` says how many there are, which may take a question to the target.
+    ``others()`` are the machine's other CPUs, and ``ram()`` the physical ranges (start, end) that hold memory, end
+    exclusive and ascending, empty where that is not known.
     """
 
     machine: Machine
@@ -28,6 +29,12 @@ class Stop:
     cpu: int = 0
     count_cpus: Callable[[], int] = lambda: 1
     symbol: Callable[[int], str | None] = _no_symbol
+    others: Callable[[], Sequence[Stop]] = lambda: ()
+    ram: Callable[[], Sequence[tuple[int, int]]] = lambda: ()
+
+    def cpus(self) -> tuple[Stop, ...]:
+        """Return every CPU of the machine, this one included, in ascending order."""
+        return tuple(sorted((self, *self.others()), key=lambda stop: stop.cpu))
 
     def register(self, name: str) -> int:
         """Return a register that the question cannot do without.

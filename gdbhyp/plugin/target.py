@@ -13,6 +13,7 @@ from gdbhyp.engine.stop import Stop
 from gdbhyp.errors import NoTarget
 from gdbhyp.plugin.remote import LOST, PhysicalMemory, RamMap, is_connected, send
 from gdbhyp.plugin.stub_names import stub_names
+from gdbhyp.plugin.threads import borrowed_thread
 
 _NOTHING = "nothing is being debugged: attach with 'target remote HOST:PORT' first"
 _NO_EL2 = (
@@ -172,12 +173,58 @@ def live_stop() -> Iterator[Stop]:
         raise NoTarget(_NO_EL2)
     _check_current(connection, registers)
     with PhysicalMemory(connection, _ram_map) as memory:
-        yield Stop(
-            Machine(registers, memory, _pstate(registers.get("CPSR") or 0)),
-            cpu=gdb.selected_thread().num - 1,
+        yield _Cpus(memory, gdb.selected_thread(), registers).selected
+
+
+class ThreadRegisters:
+    """Registers of a CPU that is not the selected one: its thread is borrowed for each question.
+
+    Another thread makes GDB look at that CPU's code, so physical memory is given back before.
+    """
+
+    def __init__(self, thread: gdb.InferiorThread, memory: PhysicalMemory) -> None:
+        self._thread = thread
+        self._memory = memory
+        self._known: dict[str, int | None] = {}
+
+    def get(self, name: str, /) -> int | None:
+        if name not in self._known:
+            if self._thread.is_running():
+                raise NoTarget(f"CPU {_cpu_of(self._thread)} is running: stop it first, with 'interrupt -a'")
+            self._memory.give_back()
+            with borrowed_thread(self._thread):
+                self._known[name] = FrameRegisters(_newest_frame(lost=LOST)).get(name)
+        return self._known[name]
+
+
+class _Cpus:
+    """The CPUs of the inferior as Stops that know each other; those that are not selected are made when asked for."""
+
+    def __init__(self, memory: PhysicalMemory, thread: gdb.InferiorThread, registers: FrameRegisters) -> None:
+        self._memory = memory
+        self.selected = self._stop(thread, registers)
+        self._stops = {thread.num: self.selected}
+
+    def _stop(self, thread: gdb.InferiorThread, registers: FrameRegisters | ThreadRegisters) -> Stop:
+        number = thread.num
+        return Stop(
+            Machine(registers, self._memory, _pstate(registers.get("CPSR") or 0)),
+            cpu=_cpu_of(thread),
             count_cpus=lambda: len(gdb.selected_inferior().threads()),
             symbol=_symbol,
+            others=lambda: self._all_but(number),
+            ram=lambda: tuple((first, last + 1) for first, last in _ram_map().ranges),
         )
+
+    def _all_but(self, number: int) -> list[Stop]:
+        for thread in gdb.selected_inferior().threads():
+            if thread.num not in self._stops:
+                self._stops[thread.num] = self._stop(thread, ThreadRegisters(thread, self._memory))
+        return [stop for num, stop in self._stops.items() if num != number]
+
+
+def _cpu_of(thread: gdb.InferiorThread) -> int:
+    return thread.num - 1
 
 
 def _pstate(cpsr: int) -> dict[str, int]:

@@ -10,6 +10,7 @@ import gdb
 from gdbhyp.arch.spaces import VA
 from gdbhyp.errors import GdbhypError, NoTarget, UsageError
 from gdbhyp.plugin.target import live_stop
+from gdbhyp.plugin.threads import borrowed_thread
 from gdbhyp.trace.events import State
 from gdbhyp.trace.ring import Recording
 from gdbhyp.trace.status import StartOptions, TraceStatus
@@ -210,19 +211,12 @@ T = TypeVar("T")
 
 def _on_all_cpus(ask: Callable[[], T]) -> list[T]:
     """Return what ``ask`` says of each CPU; the selected thread and frame are as before."""
-    thread = gdb.selected_thread()
-    frame = gdb.selected_frame()
-    try:
-        return [_of_thread(other, ask) for other in gdb.selected_inferior().threads()]
-    finally:
-        if thread is not None:
-            thread.switch()
-            frame.select()
+    return [_of_thread(thread, ask) for thread in gdb.selected_inferior().threads()]
 
 
 def _of_thread(thread: gdb.InferiorThread, ask: Callable[[], T]) -> T:
-    thread.switch()
-    return ask()
+    with borrowed_thread(thread):
+        return ask()
 
 
 def _register(name: str) -> int:

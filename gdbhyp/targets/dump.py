@@ -25,7 +25,8 @@ def open_dump(name: str, registers: Mapping[str, int]) -> Stop:
     known = dict(registers)
     if not any(register in known for register in ID_REGISTERS):
         known |= EVERYTHING
-    return Stop(Machine(known, _memory(name)), origin=name)
+    memory = _memory(name)
+    return Stop(Machine(known, memory), origin=name, ram=lambda: memory.ranges)
 
 
 def _memory(name: str) -> FlatMemory:

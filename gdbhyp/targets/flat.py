@@ -38,6 +38,11 @@ class FlatMemory:
                     f"two images overlap at PA {right.start:#x}: say which one holds, by other addresses or fewer files"
                 )
 
+    @property
+    def ranges(self) -> tuple[tuple[int, int], ...]:
+        """The addresses that there is memory at, as (start, end) with the end exclusive, ascending."""
+        return tuple((s.start, s.end) for s in self._segments)
+
     def read(self, address: int, size: int, /) -> bytes:
         """Return ``size`` bytes of physical memory, also across adjacent images.
 
