@@ -11,10 +11,10 @@ The rules, for a CPU that is stopped anywhere:
 
 from __future__ import annotations
 
-from gdbhyp.analyses.memory import read_virtual
 from gdbhyp.arch.worlds import Hcr, World, world_below
 from gdbhyp.engine.stop import Stop
 from gdbhyp.engine.translate import current_regime
+from gdbhyp.engine.virtual import VirtualReader
 from gdbhyp.errors import GdbhypError
 
 
@@ -59,9 +59,8 @@ def at_exception_entry(stop: Stop) -> bool:
         return vbar is not None
     try:
         entry = (vbar & ~0x7FF) + _vector_offset(stop.register(f"SPSR_EL{stop.el}"), stop.el)
-        code = read_virtual(
-            stop.machine, entry, _BRANCH_WITHIN, current_regime(stop.machine.registers, stop.el)
-        )
+        regime = current_regime(stop.machine.registers, stop.el)
+        code = VirtualReader(stop.machine, regime).read(entry, _BRANCH_WITHIN)
     except GdbhypError:
         return False
     return _first_branch(code, entry) == pc

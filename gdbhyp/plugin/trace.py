@@ -260,14 +260,15 @@ def _find_erets(stop: Stop, base: int, reach: int) -> Iterator[int]:
 
 
 def _scan(stop: Stop, pages: range) -> Iterator[int]:
-    from gdbhyp.analyses.memory import read_virtual
     from gdbhyp.arch.regimes import Regime
     from gdbhyp.arch.worlds import Hcr
+    from gdbhyp.engine.virtual import VirtualReader
 
     regime = Regime.EL20 if Hcr(stop.register("HCR_EL2")).e2h else Regime.EL2
+    memory = VirtualReader(stop.machine, regime)
     for page in pages:
         try:
-            code = read_virtual(stop.machine, page, _PAGE, regime)
+            code = memory.read(page, _PAGE)
         except GdbhypError:
             return
         words = memoryview(code).cast("I")
