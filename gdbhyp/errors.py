@@ -33,16 +33,26 @@ class MemoryUnavailable(GdbhypError):
     """``size`` bytes at ``address`` of ``space`` ("VA", "IPA" or "PA") cannot be read.
 
     ``first_bad`` is the first address that is missing; nothing is returned for the part that could be read.
+    ``unsaved`` says that the machine has memory there, of which a dump does not hold the contents: what a walk would
+    have found is then not known, whereas the processor takes an External abort where there is no memory.
     """
 
     def __init__(
-        self, space: str, address: int, size: int, reason: str, first_bad: int | None = None
+        self,
+        space: str,
+        address: int,
+        size: int,
+        reason: str,
+        first_bad: int | None = None,
+        *,
+        unsaved: bool = False,
     ) -> None:
         self.space = space
         self.address = address
         self.size = size
         self.reason = reason
         self.first_bad = address if first_bad is None else first_bad
+        self.unsaved = unsaved
         super().__init__(f"cannot read {size} bytes at {space} {address:#x}: {reason}")
 
 

@@ -79,8 +79,11 @@ def walk(stop: Stop, question: Question) -> WalkReport:
 
 
 def regime_of(stop: Stop) -> Regime:
-    """Return the regime that translates the CPU's own accesses; EL1&0 where nothing says in which level it is."""
-    if stop.optional("CPSR") is None:
+    """Return the regime that translates the CPU's own accesses; EL1&0 where nothing says in which level it is.
+
+    A dump can have CPSR and no system register: then HCR_EL2.E2H, which chooses EL2's regime, is not known.
+    """
+    if stop.optional("CPSR") is None or stop.optional("HCR_EL2") is None:
         return Regime.EL10
     return current_regime(stop.machine.registers, stop.el)
 

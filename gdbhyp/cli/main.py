@@ -28,7 +28,7 @@ class CliContext:
     """The services that commands ask of the command line."""
 
     def stop(self) -> Stop:
-        raise UsageError("this needs a live target: use the command inside GDB")
+        raise UsageError("this needs a live target: use the command inside GDB, or name a dump (--dump FILE)")
 
     def number(self, text: str) -> int:
         from gdbhyp.commands.numbers import parse_number

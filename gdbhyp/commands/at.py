@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gdbhyp.commands.declaration import Argument, Command, Context
+from gdbhyp.commands.offline import DUMP_OPTION, OPTIONS, OfDump, open_stop
+from gdbhyp.errors import UsageError
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -19,7 +21,15 @@ def _run_live(context: Context, arguments: Namespace) -> Any:
 def _run_batch(context: Context, arguments: Namespace) -> Any:
     from gdbhyp.analyses import at
 
-    return at.of_file(arguments.cases or "-", arguments.memory or [])
+    words = arguments.cases
+    if arguments.dump is not None:
+        if len(words) != 2 or words[0].upper() not in _OPS:
+            raise UsageError("with --dump, say an operation and an address: S12E1R 0xffff800010000000")
+        asked = OfDump(context, open_stop(context, arguments))
+        return at.of_stop(asked.stop(), words[0].upper(), asked.number(words[1]))
+    if len(words) > 1:
+        raise UsageError("say one file of cases; an operation and an address need --dump")
+    return at.of_file(words[0] if words else "-", arguments.memory or [])
 
 
 _OPS = (
@@ -57,10 +67,13 @@ BATCH = Command(
         ),
         Argument(
             ("cases",),
-            "the file of cases; standard input if not said, or -",
-            metavar="CASES.jsonl",
+            "the file of cases; standard input if not said, or -; with --dump, an operation and an address",
+            metavar="CASES.jsonl|OP ADDRESS",
             optional=True,
+            repeated=True,
         ),
+        DUMP_OPTION,
+        *OPTIONS,
     ),
     description="""
 A case is {"op": "S12E1R", "va": "0x...", "regs": {"HCR_EL2": "0x...", ...}, "pstate": {"PAN": 0}}; its
@@ -69,5 +82,7 @@ synchronous External abort on the walk instead, or {"error": "..."} when that ca
 Registers that are not given read as 0, and what the CPU implements comes from the ID registers among them.
 The operations are executed at EL3, for the Security state that SCR_EL3 gives, or for Non-secure state without
 it. Memory outside the images aborts the walk.
+
+With --dump, one instruction is computed for a CPU of a dump, as hyp-at does for a live one.
 """,
 )

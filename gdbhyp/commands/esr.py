@@ -40,7 +40,6 @@ COMMAND = Command(
     name="esr",
     summary="Decode an exception syndrome (ESR_ELx) into words, every field of it.",
     run=_run,
-    in_cli=True,
     arguments=(
         Argument(
             ("value",),

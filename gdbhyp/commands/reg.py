@@ -43,7 +43,6 @@ COMMAND = Command(
     name="reg",
     summary="Show system registers by field, with the meaning of each.",
     run=_run,
-    in_cli=True,
     arguments=(
         Argument(
             ("register",),

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from gdbhyp.commands import annotate, at, esr, ipa, map, reg, status, trace, walk
 from gdbhyp.commands.declaration import Command
-from gdbhyp.commands.offline import offline
+from gdbhyp.commands.offline import offline, with_dump
 
 COMMANDS: tuple[Command, ...] = (
     status.COMMAND,
+    offline(status.COMMAND),
     esr.COMMAND,
+    with_dump(esr.COMMAND),
     reg.COMMAND,
+    with_dump(reg.COMMAND),
     ipa.COMMAND,
+    offline(ipa.COMMAND),
     walk.COMMAND,
     offline(walk.COMMAND),
     at.LIVE,

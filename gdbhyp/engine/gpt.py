@@ -97,7 +97,9 @@ class GranuleTable:
     def _entry(self, address: int, level: int) -> int | Violation:
         try:
             return int.from_bytes(self.read(address, 8), "little")
-        except MemoryUnavailable:
+        except MemoryUnavailable as error:
+            if error.unsaved:
+                raise
             return Violation("external_abort", level)
 
     def _walk(self, address: int) -> tuple[int, int] | Violation:

@@ -26,6 +26,11 @@ class Registers(Protocol):
     def get(self, name: str, /) -> int | None: ...
 
 
+def pstate_of(cpsr: int) -> dict[str, int]:
+    """Return the fields of PSTATE that a translation depends on; SPSR_EL2 in the Arm ARM gives the positions."""
+    return {"PAN": cpsr >> 22 & 1, "UAO": cpsr >> 23 & 1, "EL": cpsr >> 2 & 3}
+
+
 @dataclass(frozen=True)
 class Machine:
     """One CPU: its registers, the PSTATE fields that matter to a translation, and physical memory.

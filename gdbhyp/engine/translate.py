@@ -482,6 +482,6 @@ class Stage2Reader:
             except MemoryUnavailable as error:
                 bad = at + error.first_bad - found.output
                 reason = f"it is PA {error.first_bad:#x}, {error.reason}"
-                raise MemoryUnavailable("IPA", address, size, reason, bad) from error
+                raise MemoryUnavailable("IPA", address, size, reason, bad, unsaved=error.unsaved) from error
             at += count
         return b"".join(parts)

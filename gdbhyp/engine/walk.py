@@ -238,7 +238,9 @@ class Walker:
                     return WalkFault(kind, 1, level, address=physical, violation=violation)
             try:
                 descriptor = int.from_bytes(read(physical, 8), order)
-            except MemoryUnavailable:
+            except MemoryUnavailable as error:
+                if error.unsaved:
+                    raise
                 return WalkFault(faults.EXTERNAL_ABORT, 1, level, address=physical)
             if fetches is not None:
                 fetches.append(Fetch(1, level, table, address, descriptor, space, tuple(nested or ())))
@@ -347,7 +349,9 @@ class Walker:
                     return WalkFault(kind, 2, level, s1ptw, ipa, ipa_space, address, None, violation)
             try:
                 descriptor = int.from_bytes(read(address, 8), order)
-            except MemoryUnavailable:
+            except MemoryUnavailable as error:
+                if error.unsaved:
+                    raise
                 return WalkFault(faults.EXTERNAL_ABORT, 2, level, s1ptw, ipa, ipa_space, address)
             if fetches is not None:
                 fetches.append(Fetch(2, level, table, address, descriptor, ipa_space, ()))

@@ -8,7 +8,7 @@ from typing import Literal
 
 import gdb
 
-from gdbhyp.engine.machine import Machine
+from gdbhyp.engine.machine import Machine, pstate_of
 from gdbhyp.engine.stop import Stop
 from gdbhyp.errors import NoTarget
 from gdbhyp.plugin.remote import LOST, PhysicalMemory, RamMap, is_connected, send
@@ -208,7 +208,7 @@ class _Cpus:
     def _stop(self, thread: gdb.InferiorThread, registers: FrameRegisters | ThreadRegisters) -> Stop:
         number = thread.num
         return Stop(
-            Machine(registers, self._memory, _pstate(registers.get("CPSR") or 0)),
+            Machine(registers, self._memory, pstate_of(registers.get("CPSR") or 0)),
             cpu=_cpu_of(thread),
             count_cpus=lambda: len(gdb.selected_inferior().threads()),
             symbol=_symbol,
@@ -225,11 +225,6 @@ class _Cpus:
 
 def _cpu_of(thread: gdb.InferiorThread) -> int:
     return thread.num - 1
-
-
-def _pstate(cpsr: int) -> dict[str, int]:
-    """Return the fields of PSTATE that a translation depends on; SPSR_EL2 in the Arm ARM gives the positions."""
-    return {"PAN": cpsr >> 22 & 1, "UAO": cpsr >> 23 & 1, "EL": cpsr >> 2 & 3}
 
 
 def _symbol(address: int) -> str | None:

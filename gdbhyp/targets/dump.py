@@ -1,46 +1,182 @@
-"""Any file that holds a machine's memory, with its registers from a file or from options, as a Stop."""
+"""Any files that hold a machine's memory, and what they say about its CPUs, as one dump and its Stops."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from gdbhyp.arch.features import EVERYTHING, ID_REGISTERS
-from gdbhyp.engine.machine import Machine
+from gdbhyp.engine.machine import Machine, Reader, pstate_of
 from gdbhyp.engine.stop import Stop
-from gdbhyp.errors import BadInput
+from gdbhyp.errors import BadInput, MemoryUnavailable, UsageError
+from gdbhyp.targets import notes, snapshot
 from gdbhyp.targets.elf import MAGIC, open_elf
 from gdbhyp.targets.flat import FlatMemory, open_image
+from gdbhyp.targets.snapshot import Snapshot
 
 
-def open_dump(name: str, registers: Mapping[str, int]) -> Stop:
-    """Open a dump: an ELF core, or a raw image as ``FILE@ADDRESS``; ``registers`` are those of its CPU.
+@dataclass(frozen=True)
+class Dump:
+    """What some files say about one machine.
 
-    Without any ID register, the CPU is taken for one that implements everything: then the control registers alone
-    decide how a table is read.
-
-    :raises BadInput: with a sentence, if the file is neither.
+    ``cpus`` are the registers of each CPU by name, in order; empty if the files have none. ``selected`` is the CPU that
+    a question is about unless another is chosen. ``ranges`` are the physical ranges [start, end) with contents, ``ram``
+    those that are known to be memory, contents or not. ``problems`` are sentences about what is missing.
     """
-    known = dict(registers)
-    if not any(register in known for register in ID_REGISTERS):
-        known |= EVERYTHING
-    memory = _memory(name)
-    return Stop(Machine(known, memory), origin=name, ram=lambda: memory.ranges)
+
+    name: str
+    form: str
+    memory: Reader
+    ranges: tuple[tuple[int, int], ...]
+    ram: tuple[tuple[int, int], ...] = ()
+    cpus: tuple[Mapping[str, int], ...] = ()
+    selected: int = 0
+    vmcoreinfo: Mapping[str, str] | None = None
+    snapshot: Snapshot | None = None
+    problems: tuple[str, ...] = ()
+
+    def stop(self, cpu: int | None = None, given: Mapping[str, int] | None = None) -> Stop:
+        """Return a CPU of the dump as a Stop; ``given`` are registers that hold in place of the dump's.
+
+        Without any ID register, the CPU is taken for one that implements everything: then the control registers alone
+        decide how a table is read.
+
+        :raises UsageError: for a CPU that the dump does not have.
+        """
+        number = self.selected if cpu is None else cpu
+        count = max(1, len(self.cpus))
+        if not 0 <= number < count:
+            raise UsageError(f"{self.name} has no CPU {number}: it has {count}, which count from 0")
+        return self._stop(number, given or {})
+
+    def _stop(self, cpu: int, given: Mapping[str, int]) -> Stop:
+        registers = {**(self.cpus[cpu] if self.cpus else {}), **given}
+        if not any(name in registers for name in ID_REGISTERS):
+            registers |= EVERYTHING
+        count = max(1, len(self.cpus))
+        return Stop(
+            Machine(registers, self.memory, pstate_of(registers["CPSR"]) if "CPSR" in registers else {}),
+            origin=self.name,
+            cpu=cpu,
+            count_cpus=lambda: count,
+            symbol=self.snapshot.symbols.get if self.snapshot else _no_symbol,
+            others=lambda: [self._stop(n, {}) for n in range(count) if n != cpu],
+            ram=lambda: self.ram,
+        )
 
 
-def _memory(name: str) -> FlatMemory:
+def _no_symbol(address: int, /) -> str | None:
+    return None
+
+
+def open_dump(name: str, more: Sequence[str] = ()) -> Dump:
+    """Open a dump, ``FILE`` or ``FILE@ADDRESS`` for a raw image; ``more`` are files of the same machine.
+
+    :raises BadInput: with a sentence, if a file is none of the forms.
+    """
+    first = _open(name)
+    if not more:
+        return first
+    others = [_open(other) for other in more]
+    parts = [first, *others]
+    memory = Joined([part.memory for part in parts])
+    ram = tuple(sorted(r for part in parts for r in part.ram))
+    described = next((part for part in parts if part.cpus), first)
+    return Dump(
+        name=name,
+        form=" and ".join(dict.fromkeys(part.form for part in parts)),
+        memory=memory,
+        ranges=tuple(sorted(r for part in parts for r in part.ranges)),
+        ram=ram,
+        cpus=described.cpus,
+        selected=described.selected,
+        vmcoreinfo=next((part.vmcoreinfo for part in parts if part.vmcoreinfo), None),
+        snapshot=described.snapshot,
+        problems=tuple(p for part in parts for p in part.problems),
+    )
+
+
+class Joined:
+    """A Reader over the memory of several files of one machine; where two have an address, the first holds."""
+
+    def __init__(self, readers: Sequence[Reader]) -> None:
+        self._readers = readers
+
+    def read(self, address: int, size: int, /) -> bytes:
+        """Return ``size`` bytes, from as many files as they span.
+
+        :raises MemoryUnavailable: if one of them is in no file.
+        """
+        parts = []
+        at, end = address, address + size
+        while at < end:
+            part = self._part(address, size, at)
+            parts.append(part)
+            at += len(part)
+        return b"".join(parts)
+
+    def _part(self, address: int, size: int, at: int) -> bytes:
+        """Return the bytes from ``at`` on that one of the files has."""
+        failures = []
+        for reader in self._readers:
+            part = _prefix(reader, at, address + size - at)
+            if isinstance(part, bytes):
+                return part
+            failures.append(part)
+        worst = next((failure for failure in failures if failure.unsaved), failures[0])
+        raise MemoryUnavailable("PA", address, size, worst.reason, at, unsaved=worst.unsaved)
+
+
+def _prefix(reader: Reader, address: int, size: int) -> bytes | MemoryUnavailable:
+    """Return as many of ``size`` bytes as there are from ``address`` on, at least one, or why there is none."""
+    try:
+        return reader.read(address, size)
+    except MemoryUnavailable as error:
+        return reader.read(address, error.first_bad - address) if error.first_bad > address else error
+
+
+def _open(name: str) -> Dump:
     path = Path(name)
     if "@" in name and not path.exists():
-        return FlatMemory([open_image(name)])
+        image = FlatMemory([open_image(name)])
+        return Dump(name, "raw image", image, image.ranges, image.ranges)
     try:
         with path.open("rb") as file:
             magic = file.read(len(MAGIC))
     except OSError as error:
         raise BadInput(f"cannot read {name}: {error.strerror}") from error
     if magic == MAGIC:
-        return open_elf(path)
+        return _elf_dump(name)
     raise BadInput(f"{name} is no ELF core; for a raw image of memory, say FILE@ADDRESS")
+
+
+def _elf_dump(name: str) -> Dump:
+    core = open_elf(Path(name))
+    taken = None
+    info = None
+    cpus: list[Mapping[str, int]] = []
+    for note in core.notes:
+        if (note.name, note.kind) == ("CORE", notes.NT_PRSTATUS):
+            cpus.append(notes.cpu_registers(note.contents, name, big=core.big))
+        elif note.name == "VMCOREINFO":
+            info = notes.vmcoreinfo(note.contents)
+        elif (note.name, note.kind) == (snapshot.NOTE_NAME, snapshot.NOTE_TYPE):
+            taken = snapshot.decode(note.contents, name)
+    missing = f"{name} is cut short: {core.missing} bytes of memory that it claims are missing from the file"
+    return Dump(
+        name=name,
+        form="gdbhyp snapshot" if taken else "ELF core",
+        memory=core.memory,
+        ranges=core.memory.ranges,
+        ram=taken.ram if taken else core.memory.ranges,
+        cpus=taken.cpus if taken else tuple(cpus),
+        selected=taken.selected if taken else 0,
+        vmcoreinfo=info,
+        snapshot=taken,
+        problems=(missing,) if core.missing else (),
+    )
 
 
 def read_registers(path: str | None, assignments: Sequence[str]) -> dict[str, int]:

@@ -1,43 +1,147 @@
-"""ELF core dumps as physical memory: QEMU's ``dump-guest-memory``, /proc/vmcore, ``virsh dump --memory-only``.
+"""ELF cores: QEMU's ``dump-guest-memory``, /proc/vmcore, makedumpfile's, ``virsh dump --memory-only``, snapshots.
 
-A PT_LOAD segment says by p_paddr where its bytes stand in physical memory (System V ABI, "Program Header").
+A PT_LOAD segment says by p_paddr where its bytes stand in physical memory, and a PT_NOTE segment holds the notes
+(System V ABI, "Program Header"). The file is mapped; no count or size in it is believed before it is compared with
+the file.
 """
 
 from __future__ import annotations
 
 import mmap
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from elftools.common.exceptions import ELFError
-from elftools.elf.elffile import ELFFile
-
 from gdbhyp.errors import BadInput
-from gdbhyp.targets.flat import FlatMemory, Segment, map_file
+from gdbhyp.targets.flat import PA_LIMIT, FlatMemory, Gap, Segment, map_file
+from gdbhyp.targets.notes import Note, notes
 
 MAGIC = b"\x7fELF"
-_AARCH64 = "EM_AARCH64"
+PT_LOAD, PT_NOTE = 1, 4
+EM_AARCH64 = 183
+ET_CORE = 4
+# e_ident, then e_type to e_shstrndx, and a program header, of ELFCLASS64.
+HEADER = "16sHHIQQQIHHHHHH"
+PROGRAM_HEADER = "IIQQQQQQ"
+_CLASS64 = 2
+_ORDERS = {1: "<", 2: ">"}
+_MACHINES = {3: "x86", 40: "Arm (AArch32)", 62: "x86-64", 243: "RISC-V", 22: "s390", 21: "PowerPC64"}
+# With more than 65534 program headers, their number is in sh_info of the first section header.
+_PN_XNUM, _SH_INFO = 0xFFFF, 44
+_MOST_SEGMENTS = 1 << 20
+_MOST_NOTES = 1 << 28
 
 
-def open_elf(path: Path) -> FlatMemory:
-    """Open an ELF core; bytes that a segment claims and the file does not have are absent from memory.
+@dataclass(frozen=True)
+class ElfCore:
+    """What an ELF core holds. ``missing`` counts the bytes that it claims and the file does not have."""
+
+    memory: FlatMemory
+    notes: tuple[Note, ...]
+    big: bool
+    missing: int
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One program header, in bytes and file offsets."""
+
+    kind: int
+    offset: int
+    virtual: int
+    physical: int
+    in_file: int
+    in_memory: int
+
+
+def open_elf(path: Path) -> ElfCore:
+    """Open an ELF core; bytes that a segment claims and the file does not have are missing from memory.
 
     :raises BadInput: with a sentence, if it is no AArch64 ELF file with segments at physical addresses.
     """
     contents = map_file(path)
     try:
-        with path.open("rb") as file:
-            elf = ELFFile(file)
-            if elf["e_machine"] != _AARCH64:
-                raise BadInput(f"{path} is an ELF file of {elf['e_machine']}, not of AArch64")
-            headers = [s.header for s in elf.iter_segments() if s.header.p_type == "PT_LOAD"]
-    except (ELFError, OSError, ValueError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} is a damaged ELF file: {error or type(error).__name__}") from error
-    segments = [_segment(contents, h.p_paddr, h.p_offset, h.p_filesz) for h in headers]
-    present = [s for s in segments if len(s.data)]
-    if not present:
+        order = _order(contents, path)
+        parts = _parts(contents, order, path)
+    except struct.error as error:
+        raise BadInput(f"{path} is a damaged ELF file: it is cut off inside its headers") from error
+    loaded = [part for part in parts if part.kind == PT_LOAD and part.physical < PA_LIMIT]
+    segments, gaps = _memory(contents, loaded)
+    if not segments:
         raise BadInput(f"{path} has no memory in it: no PT_LOAD segment with contents")
-    return FlatMemory(present)
+    if len(loaded) > 1 and not any(part.physical for part in loaded):
+        raise BadInput(f"{path} has no physical addresses: it is the core of a process, not of a machine")
+    missing = sum(max(0, part.offset + part.in_file - max(len(contents), part.offset)) for part in loaded)
+    found = [
+        note for part in parts if part.kind == PT_NOTE for note in _notes(contents, part, path, order == ">")
+    ]
+    return ElfCore(FlatMemory(segments, gaps), tuple(found), order == ">", missing)
 
 
-def _segment(contents: bytes | mmap.mmap, address: int, offset: int, size: int) -> Segment:
-    return Segment(address, memoryview(contents)[offset : offset + size])
+def _order(contents: bytes | mmap.mmap, path: Path) -> str:
+    """Return struct's sign for the file's byte order, after a check of what kind of file it is."""
+    ident = bytes(contents[:16])
+    if len(ident) < 16 or ident[4] != _CLASS64 or ident[5] not in _ORDERS:
+        raise BadInput(f"{path} is a damaged ELF file, or not a 64-bit one")
+    order = _ORDERS[ident[5]]
+    (machine,) = struct.unpack_from(order + "H", contents, 18)
+    if machine != EM_AARCH64:
+        raise BadInput(
+            f"{path} is an ELF file of {_MACHINES.get(machine, f'machine {machine}')}, not of AArch64"
+        )
+    return order
+
+
+def _parts(contents: bytes | mmap.mmap, order: str, path: Path) -> list[_Part]:
+    header = struct.unpack_from(order + HEADER, contents)
+    start, sections, entry_size, count = header[5], header[6], header[9], header[10]
+    if count == _PN_XNUM:
+        (count,) = struct.unpack_from(order + "I", contents, sections + _SH_INFO)
+    entry = struct.Struct(order + PROGRAM_HEADER)
+    if entry_size < entry.size or count > _MOST_SEGMENTS or start + count * entry_size > len(contents):
+        raise BadInput(
+            f"{path} is a damaged ELF file: it has no room for the {count} program headers it claims"
+        )
+    values = (entry.unpack_from(contents, start + n * entry_size) for n in range(count))
+    return [
+        _Part(kind, offset, virtual, physical, in_file, in_memory)
+        for kind, _, offset, virtual, physical, in_file, in_memory, _ in values
+    ]
+
+
+_CUT_SHORT = "the file is cut short there"
+_LEFT_OUT = "it was left out of the dump when that was made"
+
+
+def _memory(contents: bytes | mmap.mmap, parts: Sequence[_Part]) -> tuple[list[Segment], list[Gap]]:
+    """Return the segments, with what overlaps taken once, and the ranges without contents.
+
+    A vmcore has the kernel's own text both for itself and in the memory around it: the same bytes, of which those of
+    the segment that begins first are taken.
+    """
+    view = memoryview(contents)
+    segments: list[Segment] = []
+    gaps: list[Gap] = []
+    taken = 0
+    for part in sorted(parts, key=lambda part: (part.physical, -part.in_file)):
+        end = min(part.physical + part.in_file, PA_LIMIT)
+        start = max(part.physical, taken)
+        at = part.offset + start - part.physical
+        data = view[at : max(at, part.offset + end - part.physical)]
+        if len(data):
+            segments.append(Segment(start, data))
+            taken = start + len(data)
+        if taken < end and start < end:
+            gaps.append(Gap(start + len(data), end, _CUT_SHORT))
+        if part.in_memory > part.in_file:
+            gaps.append(Gap(end, min(part.physical + part.in_memory, PA_LIMIT), _LEFT_OUT))
+    return segments, gaps
+
+
+def _notes(contents: bytes | mmap.mmap, part: _Part, path: Path, big: bool) -> Sequence[Note]:
+    if part.offset + part.in_file > len(contents) or part.in_file > _MOST_NOTES:
+        raise BadInput(
+            f"{path} is damaged: its notes are {part.in_file} bytes at {part.offset}, beyond its end"
+        )
+    return tuple(notes(contents[part.offset : part.offset + part.in_file], path, big=big))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import mmap
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from gdbhyp.errors import BadInput, MemoryUnavailable
 
-_PA_LIMIT = 1 << 56
+PA_LIMIT = 1 << 56
+"""Physical addresses have at most 56 bits (FEAT_D128)."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,23 @@ class Segment:
         return self.start + len(self.data)
 
 
-class FlatMemory:
-    """A Reader over segments of physical memory that do not overlap."""
+@dataclass(frozen=True)
+class Gap:
+    """The machine has memory from ``start`` to ``end`` (exclusive) whose contents are not known, and why."""
 
-    def __init__(self, segments: Sequence[Segment]) -> None:
+    start: int
+    end: int
+    reason: str
+
+
+class FlatMemory:
+    """A Reader over segments of physical memory that do not overlap; ``gaps`` says what is missing between them."""
+
+    def __init__(self, segments: Sequence[Segment], gaps: Sequence[Gap] = ()) -> None:
         self._segments = sorted(segments, key=lambda s: s.start)
         self._starts = [s.start for s in self._segments]
+        self._gaps = sorted(gaps, key=lambda gap: gap.start)
+        self._gap_starts = [gap.start for gap in self._gaps]
         for left, right in zip(self._segments, self._segments[1:], strict=False):
             if right.start < left.end:
                 raise BadInput(
@@ -40,8 +52,8 @@ class FlatMemory:
 
     @property
     def ranges(self) -> tuple[tuple[int, int], ...]:
-        """The addresses that there is memory at, as (start, end) with the end exclusive, ascending."""
-        return tuple((s.start, s.end) for s in self._segments)
+        """The physical ranges [start, end) that have contents, ascending; neighbours are one."""
+        return merged((s.start, s.end) for s in self._segments)
 
     def read(self, address: int, size: int, /) -> bytes:
         """Return ``size`` bytes of physical memory, also across adjacent images.
@@ -64,12 +76,29 @@ class FlatMemory:
             position = bisect_right(self._starts, at) - 1
             segment = self._segments[position] if position >= 0 else None
             if segment is None or at >= segment.end:
-                raise MemoryUnavailable("PA", address, size, "it is in none of the given files", at)
+                raise self._missing(address, size, at)
             offset = at - segment.start
             part = bytes(segment.data[offset : offset + address + size - at])
             parts.append(part)
             at += len(part)
         return b"".join(parts)
+
+    def _missing(self, address: int, size: int, at: int) -> MemoryUnavailable:
+        position = bisect_right(self._gap_starts, at) - 1
+        if position >= 0 and at < self._gaps[position].end:
+            return MemoryUnavailable("PA", address, size, self._gaps[position].reason, at, unsaved=True)
+        return MemoryUnavailable("PA", address, size, "it is in none of the given files", at)
+
+
+def merged(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """Return [start, end) ranges ascending, with what touches or overlaps made one."""
+    found: list[tuple[int, int]] = []
+    for start, end in sorted(ranges):
+        if found and start <= found[-1][1]:
+            found[-1] = (found[-1][0], max(end, found[-1][1]))
+        elif start < end:
+            found.append((start, end))
+    return tuple(found)
 
 
 def open_image(text: str) -> Segment:
@@ -86,7 +115,7 @@ def open_image(text: str) -> Segment:
         address = int(place, 16)
     except ValueError:
         raise BadInput(f"'{place}' in '{text}' is not a hexadecimal address") from None
-    if not 0 <= address < _PA_LIMIT:
+    if not 0 <= address < PA_LIMIT:
         raise BadInput(f"{place} in '{text}' is not a physical address: they have at most 56 bits")
     return Segment(address, map_file(Path(name)))
 

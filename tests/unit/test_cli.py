@@ -81,7 +81,7 @@ def test_values_from_standard_input() -> None:
         (["--nonsense"], "there is no command '--nonsense'"),
         (["reg", "NOT_A_REGISTER", "0"], "no system register is called NOT_A_REGISTER"),
         (["map"], "gdbhyp map: the following arguments are required: dump"),
-        (["at", "a", "b"], "gdbhyp at: unrecognized arguments: b"),
+        (["at", "a", "b"], "say one file of cases; an operation and an address need --dump"),
         (["trace"], "gdbhyp trace: a subcommand is missing"),
     ],
 )
