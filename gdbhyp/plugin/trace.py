@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import gdb
@@ -19,18 +19,14 @@ from gdbhyp.trace.worlds import is_host_at_el2
 if TYPE_CHECKING:
     from gdbhyp.engine.stop import Stop
 
-_ERET = (0xD69F03E0, 0xD69F0BFF, 0xD69F0FFF)
-_PAGE = 4096
-# How far from its vectors a hypervisor's ERET instructions are looked for: code that is only a hypervisor is small, but
-# a hypervisor that is a whole kernel (VHE) is not.
-_NEAR, _FAR = 1 << 20, 16 << 20
-
 
 class _Source(Protocol):
     """What records."""
 
     name: str
-    notes: list[str]
+
+    @property
+    def notes(self) -> list[str]: ...
 
     def catch_up(self) -> None: ...
 
@@ -109,7 +105,7 @@ class LiveTracer:
             overwritten=0 if recording is None else recording.overwritten,
             per_second=None if seconds is None else round(events / seconds, 1),
             vectors=() if breaks is None else tuple(VA(base) for base in breaks.vectors),
-            returns=() if breaks is None else tuple(VA(address) for address in breaks.returns),
+            returns=() if breaks is None else tuple(VA(address) for address in breaks.watched),
             false_hits=0 if breaks is None else breaks.false_hits,
             notes=(*self._notes, *(source.notes if source is not None else ())),
         )
@@ -175,35 +171,12 @@ class LiveTracer:
         from gdbhyp.plugin.trace_break import BreakSource
 
         recording = _new_recording("break", options, vhe)
-        source = BreakSource(recording, self._fail, returns=options.returns)
-        try:
-            for base in (*_vector_bases(), *options.vectors):
-                source.watch_vectors(base)
-            if not source.vectors:
-                raise NoTarget(
-                    "VBAR_EL2 is 0 on every CPU: let the hypervisor set its vectors first, or name them with --vector"
-                )
-            source.watch_returns(self._erets(stop, source.vectors, vhe))
-        except BaseException:
-            source.close()
-            raise
+        source = BreakSource(recording, self._fail, stop, options.vectors, returns=options.returns)
         self._recording = recording
         why = "breakpoints on EL2's vectors: every register, but slow"
         if options.source == "auto":
             why += " ('--source log' is fast, without VMID and IPA)"
         return source, why
-
-    def _erets(self, stop: Stop, bases: tuple[int, ...], vhe: bool) -> list[int]:
-        """Return the ERET instructions around the vectors."""
-        found = sorted(
-            {address for base in bases for address in _find_erets(stop, base, _FAR if vhe else _NEAR)}
-        )
-        if not found:
-            self._notes.append(
-                "no ERET was found near the vectors, so if a guest runs with another VBAR_EL2 its exits are missed: "
-                "stop once while it runs, or give --vector"
-            )
-        return found
 
 
 T = TypeVar("T")
@@ -221,10 +194,6 @@ def _of_thread(thread: gdb.InferiorThread, ask: Callable[[], T]) -> T:
 
 def _register(name: str) -> int:
     return int(gdb.parse_and_eval(f"${name}")) & 0xFFFF_FFFF_FFFF_FFFF
-
-
-def _vector_bases() -> list[int]:
-    return _on_all_cpus(lambda: _register("VBAR_EL2"))
 
 
 def _new_recording(source: str, options: StartOptions, vhe: bool) -> Recording:
@@ -250,29 +219,6 @@ def _state() -> State:
         vttbr=_register("VTTBR_EL2"),
         vtcr=_register("VTCR_EL2"),
     )
-
-
-def _find_erets(stop: Stop, base: int, reach: int) -> Iterator[int]:
-    """Yield the addresses of ERETs in the mapped pages around ``base``, in both directions up to a hole."""
-    start = base & ~(_PAGE - 1)
-    yield from _scan(stop, range(start, start + reach, _PAGE))
-    yield from _scan(stop, range(start - _PAGE, max(start - reach, 0), -_PAGE))
-
-
-def _scan(stop: Stop, pages: range) -> Iterator[int]:
-    from gdbhyp.arch.regimes import Regime
-    from gdbhyp.arch.worlds import Hcr
-    from gdbhyp.engine.virtual import VirtualReader
-
-    regime = Regime.EL20 if Hcr(stop.register("HCR_EL2")).e2h else Regime.EL2
-    memory = VirtualReader(stop.machine, regime)
-    for page in pages:
-        try:
-            code = memory.read(page, _PAGE)
-        except GdbhypError:
-            return
-        words = memoryview(code).cast("I")
-        yield from (page + 4 * index for index, word in enumerate(words) if word in _ERET)
 
 
 class _Listeners:
