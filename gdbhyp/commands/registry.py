@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gdbhyp.commands import annotate, at, esr, ipa, map, reg, status, trace, walk
+from gdbhyp.commands import annotate, at, esr, find, ipa, map, reg, status, trace, walk
 from gdbhyp.commands.declaration import Command
 from gdbhyp.commands.offline import offline, with_dump
 
@@ -21,6 +21,8 @@ COMMANDS: tuple[Command, ...] = (
     at.BATCH,
     map.COMMAND,
     offline(map.COMMAND),
+    find.COMMAND,
+    offline(find.COMMAND),
     trace.COMMAND,
     trace.OFFLINE,
     annotate.COMMAND,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from gdbhyp.engine.machine import Machine
 from gdbhyp.errors import RegisterUnavailable
@@ -22,6 +23,8 @@ class Stop:
     a file). ``cpu`` counts from 0; ``count_cpus()`` says how many there are, which may take a question to the target.
     ``others()`` are the machine's other CPUs, and ``ram()`` the physical ranges (start, end) that hold memory, end
     exclusive and ascending, empty where that is not known.
+    ``memo`` keeps what was computed about the machine for as long as it stands still; what is put there must not hold
+    on to the target.
     """
 
     machine: Machine
@@ -31,6 +34,7 @@ class Stop:
     symbol: Callable[[int], str | None] = _no_symbol
     others: Callable[[], Sequence[Stop]] = lambda: ()
     ram: Callable[[], Sequence[tuple[int, int]]] = lambda: ()
+    memo: MutableMapping[object, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def cpus(self) -> tuple[Stop, ...]:
         """Return every CPU of the machine, this one included, in ascending order."""

@@ -24,7 +24,7 @@ from gdbhyp.arch.features import EVERYTHING, features
 from gdbhyp.arch.fields import Bits
 from gdbhyp.arch.granules import CONTIGUOUS_BITS, FINAL_LEVEL, leaf_bits
 from gdbhyp.arch.regimes import Regime, Space
-from gdbhyp.arch.spaces import IPA, Address, Word
+from gdbhyp.arch.spaces import IPA, PA, Address, Word
 from gdbhyp.arch.stage1 import SCTLR_C, SCTLR_I, SCTLR_M, stage1_registers
 from gdbhyp.arch.stage2 import STAGE2_REGISTERS
 from gdbhyp.engine.machine import Machine, Reader, Registers
@@ -461,6 +461,11 @@ class Stage2Reader:
         if self._walk.second is None:
             raise NoTarget(_NO_EL2)
         self._memory: Reader = machine.memory
+
+    def physical(self, ipa: int) -> PA | None:
+        """Return where stage 2 puts an IPA; None where it does not."""
+        found = self._walk.stage2(ipa, self._walk.space)
+        return None if isinstance(found, WalkFault) else PA(found.output)
 
     def read(self, address: int, size: int, /) -> bytes:
         """Return exactly ``size`` bytes from an IPA on, over as many pages as they span.

@@ -11,6 +11,7 @@ import gdb
 from gdbhyp.engine.machine import Machine, pstate_of
 from gdbhyp.engine.stop import Stop
 from gdbhyp.errors import NoTarget
+from gdbhyp.plugin.memo import stop_memo
 from gdbhyp.plugin.remote import LOST, PhysicalMemory, RamMap, is_connected, send
 from gdbhyp.plugin.stub_names import stub_names
 from gdbhyp.plugin.threads import borrowed_thread
@@ -214,6 +215,7 @@ class _Cpus:
             symbol=_symbol,
             others=lambda: self._all_but(number),
             ram=lambda: tuple((first, last + 1) for first, last in _ram_map().ranges),
+            memo=stop_memo(),
         )
 
     def _all_but(self, number: int) -> list[Stop]:
