@@ -34,8 +34,28 @@ def _start(context: Context, arguments: Namespace) -> Any:
         if base & 0x7FF:
             raise UsageError(f"--vector {base:#x} is no vector base: VBAR_EL2 is a multiple of 0x800")
     return context.tracer().start(
-        StartOptions(arguments.source or "auto", capacity, vectors, arguments.returns)
+        StartOptions(
+            arguments.source or "auto",
+            capacity,
+            vectors,
+            arguments.returns,
+            vmid=None if arguments.vmid is None else _count(arguments.vmid, "--vmid"),
+            cpus=_counts(arguments.cpu, "--cpu"),
+            classes=_counts(arguments.ec, "--ec"),
+        )
     )
+
+
+def _counts(texts: list[str] | None, option: str) -> frozenset[int] | None:
+    return None if texts is None else frozenset(_count(text, option) for text in texts)
+
+
+def _plugin(context: Context, arguments: Namespace) -> Any:
+    from gdbhyp.trace import tcg_build
+
+    if arguments.output is not None and not arguments.build:
+        raise UsageError("-o says where --build writes to: give both")
+    return tcg_build.build(arguments.output) if arguments.build else tcg_build.find()
 
 
 def _stop(context: Context, arguments: Namespace) -> Any:
@@ -173,7 +193,8 @@ def _range(context: Context, text: str | None) -> tuple[int, int] | None:
 
 _FILE = Argument(
     ("file",),
-    "a trace: a file that 'save' or 'export' wrote, or a log of QEMU's '-d int'; in GDB, without it, the recording",
+    "a trace: a file that 'save' or 'export' wrote, a ring of the TCG plugin, or a log of QEMU's '-d int'; in GDB, "
+    "without it, the recording",
     "path",
     optional=True,
 )
@@ -208,10 +229,11 @@ COMMAND = Command(
             arguments=(
                 Argument(
                     ("--source",),
-                    "how: QEMU's own exception log (fast, local), or breakpoints on EL2's vectors (slow, any stub, and "
-                    "with IPA and VMID); auto takes what the target offers",
+                    "how: by our TCG plugin in QEMU (everything, at full speed), by QEMU's own exception log (as fast, "
+                    "without time, IPA and VMID), or by breakpoints on EL2's vectors (slow, any stub); auto takes the "
+                    "first of them that the target offers",
                     "choice",
-                    choices=("auto", "log", "break"),
+                    choices=("auto", "plugin", "log", "break"),
                 ),
                 Argument(
                     ("--buffer",), "how many events to keep, the newest; 100000 if not said", "number", "N"
@@ -223,7 +245,25 @@ COMMAND = Command(
                     "ADDRESS",
                     repeated=True,
                 ),
-                Argument(("--returns",), "stop at EL2's ERET instructions too, so that returns are observed"),
+                Argument(
+                    ("--returns",),
+                    "for breakpoints: stop at EL2's ERET instructions too, so that returns are observed",
+                ),
+                Argument(("--vmid",), "for the TCG plugin: record only this VM", "text", "N"),
+                Argument(
+                    ("--cpu",),
+                    "for the TCG plugin: record only this CPU; may be repeated",
+                    "text",
+                    "N",
+                    repeated=True,
+                ),
+                Argument(
+                    ("--ec",),
+                    "for the TCG plugin: record only exceptions of this class (ESR_EL2.EC); may be repeated",
+                    "text",
+                    "N",
+                    repeated=True,
+                ),
             ),
         ),
         Command(name="stop", summary="Stop recording; what was recorded stays.", run=_stop),
@@ -256,16 +296,26 @@ COMMAND = Command(
                 Argument(("-o", "--output"), "the file to write", "path", "OUT"),
             ),
         ),
+        Command(
+            name="plugin",
+            summary="Build the TCG plugin that records inside QEMU, and say how to load it.",
+            run=_plugin,
+            arguments=(
+                Argument(("--build",), "build it, with this machine's C compiler"),
+                Argument(("-o", "--output"), "where to, instead of gdbhyp's cache", "path", "FILE"),
+            ),
+        ),
     ),
     description="""
-An event is an exception taken to EL2, with whom it interrupted. The breakpoint source reads HCR_EL2 and VTTBR_EL2 at
-each, so the world and the VMID are observed; QEMU's log has neither, so worlds are deduced from vector bases and return
-addresses and there is no VMID. For an interrupt ESR_EL2 keeps an older exception's value, so none is shown.
+An event is an exception taken to EL2, with whom it interrupted, or a return from there. The TCG plugin and breakpoints
+read HCR_EL2 and VTTBR_EL2 at each, so the world and the VMID are observed; QEMU's log has neither, so worlds are
+deduced from vector bases and return addresses and there is no VMID. For an interrupt ESR_EL2 keeps an older
+exception's value, so none is shown.
 """,
 )
 
-# What a file of recorded exceptions can be asked.
-_OFFLINE = ("show", "stat", "export")
+# What needs no debugger.
+_OFFLINE = ("show", "stat", "export", "plugin")
 
 OFFLINE = replace(
     COMMAND,

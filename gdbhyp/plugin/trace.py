@@ -32,6 +32,8 @@ class _Source(Protocol):
 
     def at_stop(self) -> None: ...
 
+    def at_resume(self) -> None: ...
+
     def at_prompt(self) -> None: ...
 
     def close(self) -> None: ...
@@ -136,6 +138,11 @@ class LiveTracer:
             except (gdb.error, GdbhypError) as error:
                 self._end(f"the target did not answer: {error}")
 
+    def resumed(self) -> None:
+        """The machine runs again."""
+        if self._source is not None:
+            self._source.at_resume()
+
     def prompted(self) -> None:
         """The person types."""
         if self._source is not None:
@@ -157,11 +164,50 @@ class LiveTracer:
         hcr = stop.optional("HCR_EL2")
         vhe = hcr is not None and is_host_at_el2(hcr)
         self._notes = []
-        return self._log(options, vhe) if options.source == "log" else self._break(stop, options, vhe)
+        makers: dict[str, Callable[[], tuple[_Source, str]]] = {
+            "plugin": lambda: self._plugin(options, vhe),
+            "log": lambda: self._log(options, vhe),
+            "break": lambda: self._break(stop, options, vhe),
+        }
+        if options.source != "auto":
+            return makers[options.source]()
+        best = ("plugin", "break") if options.filtered else ("plugin", "log", "break")
+        return self._first([(name, makers[name]) for name in best])
+
+    def _first(self, makers: list[tuple[str, Callable[[], tuple[_Source, str]]]]) -> tuple[_Source, str]:
+        """Return the first source that the target offers, and note what keeps it from the better ones."""
+        name, make = makers[0]
+        if len(makers) == 1:
+            return make()
+        try:
+            return make()
+        except NoTarget as error:
+            reason = f"not by --source {name}: {error}"
+        source, why = self._first(makers[1:])
+        self._notes.insert(0, reason)
+        return source, why
+
+    def _plugin(self, options: StartOptions, vhe: bool) -> tuple[_Source, str]:
+        from gdbhyp.plugin.trace_plugin import PluginSource
+        from gdbhyp.trace.tcg_ring import Choice
+
+        recording = _new_recording("plugin", options, vhe)
+        choice = Choice(
+            returns=options.classes is None,
+            maintenance=options.classes is None,
+            interrupts=options.classes is None,
+            vmid=options.vmid,
+            cpus=options.cpus,
+            classes=options.classes,
+        )
+        source = PluginSource(recording, choice)
+        self._recording = recording
+        return source, "our TCG plugin in QEMU: all exceptions and returns, with time, VMID and IPA"
 
     def _log(self, options: StartOptions, vhe: bool) -> tuple[_Source, str]:
         from gdbhyp.plugin.trace_log import LogSource
 
+        _refuse_filter(options, "log")
         recording = _new_recording("log", options, vhe)
         source = LogSource(recording, self._fail)
         self._recording = recording
@@ -170,13 +216,19 @@ class LiveTracer:
     def _break(self, stop: Stop, options: StartOptions, vhe: bool) -> tuple[_Source, str]:
         from gdbhyp.plugin.trace_break import BreakSource
 
+        _refuse_filter(options, "break")
         recording = _new_recording("break", options, vhe)
         source = BreakSource(recording, self._fail, stop, options.vectors, returns=options.returns)
         self._recording = recording
-        why = "breakpoints on EL2's vectors: every register, but slow"
-        if options.source == "auto":
-            why += " ('--source log' is fast, without VMID and IPA)"
-        return source, why
+        return source, "breakpoints on EL2's vectors: every register, but slow"
+
+
+def _refuse_filter(options: StartOptions, source: str) -> None:
+    if options.filtered:
+        raise UsageError(
+            f"--vmid, --cpu and --ec choose what the TCG plugin records; --source {source} records everything: filter "
+            "with 'hyp-trace show'"
+        )
 
 
 T = TypeVar("T")
@@ -230,6 +282,9 @@ class _Listeners:
     def stop(self, _: gdb.StopEvent) -> None:
         self._tracer.stopped()
 
+    def resume(self, _: gdb.ContinueEvent) -> None:
+        self._tracer.resumed()
+
     def prompt(self, _: None = None) -> None:
         self._tracer.prompted()
 
@@ -246,6 +301,7 @@ _listeners: dict[int, _Listeners] = {}
 def _listen(tracer: LiveTracer) -> None:
     listeners = _listeners[id(tracer)] = _Listeners(tracer)
     gdb.events.stop.connect(listeners.stop)
+    gdb.events.cont.connect(listeners.resume)
     gdb.events.before_prompt.connect(listeners.prompt)
     gdb.events.connection_removed.connect(listeners.gone)
     gdb.events.gdb_exiting.connect(listeners.exiting)
@@ -255,6 +311,7 @@ def _ignore(tracer: LiveTracer) -> None:
     listeners = _listeners.pop(id(tracer), None)
     if listeners is not None:
         gdb.events.stop.disconnect(listeners.stop)
+        gdb.events.cont.disconnect(listeners.resume)
         gdb.events.before_prompt.disconnect(listeners.prompt)
         gdb.events.connection_removed.disconnect(listeners.gone)
         gdb.events.gdb_exiting.disconnect(listeners.exiting)

@@ -101,6 +101,9 @@ class BreakSource:
     def at_stop(self) -> None:
         """The breakpoints look after themselves."""
 
+    def at_resume(self) -> None:
+        """Nothing is to be done."""
+
     def at_prompt(self) -> None:
         """The breakpoints look after themselves."""
 

@@ -101,6 +101,9 @@ class LogSource:
         """Read while the machine stands."""
         self.catch_up()
 
+    def at_resume(self) -> None:
+        """Nothing is to be done."""
+
     def at_prompt(self) -> None:
         """Nothing is held."""
 

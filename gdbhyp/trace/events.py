@@ -1,4 +1,4 @@
-"""What a trace consists of: exceptions taken to EL2, returns from EL2, and gaps.
+"""What a trace consists of: exceptions taken to EL2, returns from EL2, TLB maintenance there, and gaps.
 
 Sources differ in what they see. A field that a source did not observe is None and stays None: what is deduced from
 several events is the business of ``gdbhyp.trace.worlds``, which says so.
@@ -101,6 +101,20 @@ class Returned(NamedTuple):
     vector_base: int | None = None
 
 
+class Maintained(NamedTuple):
+    """A TLB maintenance instruction executed at EL2, with its operand and the registers that say whose TLB entries."""
+
+    seq: int
+    cpu: int
+    pc: int
+    instruction: int
+    time: int | None = None
+    operand: int | None = None
+    hcr: int | None = None
+    vttbr: int | None = None
+    vtcr: int | None = None
+
+
 class Lost(NamedTuple):
     """``missing`` events are not here, for ``reason``."""
 
@@ -124,4 +138,4 @@ class State(NamedTuple):
     vtcr: int | None = None
 
 
-Event = Taken | Returned | Lost | State
+Event = Taken | Returned | Maintained | Lost | State

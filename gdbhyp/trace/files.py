@@ -1,4 +1,4 @@
-"""Trace files: our own JSON lines, and QEMU logs, told apart by how they begin.
+"""Trace files: our own JSON lines, rings of our TCG plugin, and QEMU logs, told apart by how they begin.
 
 A trace file of ours begins with a header object, ``{"format": "gdbhyp-trace", "version": 1, "source": "break", …}``,
 and has an object an event, with the fields of ``gdbhyp.trace.events`` by name: numbers that are registers or addresses
@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from gdbhyp.errors import BadInput
-from gdbhyp.trace.events import Event, Lost, Returned, State, Taken
+from gdbhyp.trace import tcg_ring
+from gdbhyp.trace.events import Event, Lost, Maintained, Returned, State, Taken
 from gdbhyp.trace.qemu_log import QemuLogParser, looks_like_log
 from gdbhyp.trace.worlds import WORLDS
 
@@ -27,6 +28,7 @@ _BEGINNING = 1 << 16
 _KINDS: dict[str, type[Event]] = {
     "exception": Taken,
     "return": Returned,
+    "tlbi": Maintained,
     "lost": Lost,
     "state": State,
 }
@@ -154,13 +156,15 @@ def open_trace(path: str) -> TraceFile:
     if not beginning:
         file.close()
         raise BadInput(f"{path} is empty")
+    if beginning.startswith(tcg_ring.MAGIC):
+        return _open_ring(path, file)
     if beginning.lstrip()[:1] == b"{":
         return _open_json_lines(path, file)
     if not looks_like_log(beginning) and not _has_log_later(path, file):
         file.close()
         raise BadInput(
-            f"{path} is not a trace: neither a trace file of gdbhyp nor a log of QEMU's '-d int', which has "
-            "'Taking exception' lines"
+            f"{path} is not a trace: neither a trace file of gdbhyp, nor a ring of its TCG plugin, nor a log "
+            "of QEMU's '-d int', which has 'Taking exception' lines"
         )
     return _open_log(path, file)
 
@@ -191,6 +195,21 @@ def _chunks(path: str, file: BinaryIO) -> Iterator[bytes]:
         if not chunk:
             return
         yield chunk
+
+
+def _open_ring(path: str, file: BinaryIO) -> TraceFile:
+    import mmap
+
+    with file:
+        try:
+            memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:
+            raise BadInput(f"cannot read {path}: {error}") from None
+    ring = tcg_ring.Ring(memory, path)
+    notes = []
+    if ring.passed:
+        notes.append(f"the plugin's filter left out {ring.passed} exceptions and returns")
+    return TraceFile(Header("plugin"), ring.read(final=True), notes)
 
 
 def _open_log(path: str, file: BinaryIO) -> TraceFile:

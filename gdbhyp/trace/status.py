@@ -52,10 +52,19 @@ class SaveReport:
 class StartOptions:
     """How to record: ``capacity`` events are kept; ``vectors`` are vector bases to watch besides those found.
 
-    ``returns`` asks the breakpoint source to stop at returns from EL2 as well.
+    ``returns`` asks the breakpoint source to stop at returns from EL2 as well. ``vmid``, ``cpus`` and ``classes``
+    (ESR_EL2.EC) are what the TCG plugin is to record, None is all.
     """
 
     source: str
     capacity: int
     vectors: tuple[int, ...] = ()
     returns: bool = False
+    vmid: int | None = None
+    cpus: frozenset[int] | None = None
+    classes: frozenset[int] | None = None
+
+    @property
+    def filtered(self) -> bool:
+        """Whether not everything is to be recorded."""
+        return (self.vmid, self.cpus, self.classes) != (None, None, None)

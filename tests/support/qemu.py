@@ -50,11 +50,13 @@ def _until_prompt(connection: socket.socket) -> bytes:
 
 
 @contextlib.contextmanager
-def machine(folder: Path, arguments: Sequence[str], *, paused: bool = True) -> Iterator[Machine]:
-    """Start QEMU with ``arguments``; it is ended when the block is left."""
+def machine(
+    folder: Path, arguments: Sequence[str], *, paused: bool = True, program: str | None = None
+) -> Iterator[Machine]:
+    """Start QEMU, or another ``program`` of its kind, with ``arguments``; it is ended when the block is left."""
     gdb, monitor, stderr = folder / "gdb.sock", folder / "monitor.sock", folder / "qemu.stderr"
     command = [
-        qemu(),
+        program or qemu(),
         *arguments,
         *("-display", "none", "-nodefaults"),
         *("-gdb", f"unix:{gdb},server=on,wait=off"),

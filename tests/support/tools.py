@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -44,3 +46,13 @@ def newest_gdb() -> str:
 def qemu() -> str:
     """Return the qemu-system-aarch64 to test with; GDBHYP_QEMU overrides the one in PATH."""
     return os.environ.get("GDBHYP_QEMU") or need("qemu-system-aarch64")
+
+
+@cache
+def newest_qemu() -> str:
+    """Return the qemu-system-aarch64 of Debian's backports, which has a plugin API of today; it is fetched once."""
+    script = ROOT / "qemu-scripts" / "lib" / "get-qemu10"
+    run = subprocess.run([str(script)], capture_output=True, text=True, check=False)
+    if run.returncode:
+        missing(f"a newer QEMU ({run.stderr.strip()})")
+    return run.stdout.strip()
