@@ -14,8 +14,12 @@ FAULT = 0x24 << 26 | 0x07
 PC, FAR = 0x9000, 0x5000
 
 
-def fault(seq: int, *, pc: int = PC, far: int = FAR) -> Taken:
-    return Taken(seq, 0, 0x2400, 1, esr=FAULT, elr=pc, far=far, hcr=HCR, vttbr=VTTBR)
+WALK = FAULT | 1 << 7
+"""The same on a walk of the guest's stage 1: S1PTW."""
+
+
+def fault(seq: int, *, pc: int = PC, far: int = FAR, esr: int = FAULT, hpfar: int | None = None) -> Taken:
+    return Taken(seq, 0, 0x2400, 1, seq * 1000, esr, far, hpfar, pc, hcr=HCR, vttbr=VTTBR)
 
 
 def back(seq: int, pc: int = PC) -> Returned:
@@ -53,6 +57,32 @@ def test_two_storms_at_one_place() -> None:
 def test_another_address_is_progress() -> None:
     pairs = [(fault(2 * n, far=FAR + 8 * n), back(2 * n + 1)) for n in range(10)]
     assert storms(event for pair in pairs for event in pair) == []
+
+
+def walk(tables: Iterable[int | None]) -> list[Event]:
+    """A walk whose tables fault one after another, with the same FAR_EL2."""
+    pairs = [(fault(2 * n, esr=WALK, hpfar=table), back(2 * n + 1)) for n, table in enumerate(tables)]
+    return [event for pair in pairs for event in pair]
+
+
+def test_each_table_of_a_walk_is_progress() -> None:
+    """A stage-1 walk has up to five tables, each of which may be missing from stage 2."""
+    assert storms(walk([0x100, 0x200, 0x300, 0x400])) == []
+    assert storms(walk([0x100] * 4)) == [(4, 1, 4)]
+
+
+def test_walk_without_hpfar_may_have_progressed() -> None:
+    """A log says nothing of the table, so only more faults than tables are a storm."""
+    assert storms(walk([None] * 6)) == []
+    assert storms(walk([None] * 7)) == [(7, 1, 7)]
+
+
+def test_rate() -> None:
+    statistics = Statistics("test")
+    statistics.extend(again(5))
+    (row,) = statistics.report().storms
+    # Four more faults in eight microseconds.
+    assert row.per_second == 500_000
 
 
 def test_who_and_where() -> None:
