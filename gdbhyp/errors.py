@@ -33,7 +33,7 @@ class MemoryUnavailable(GdbhypError):
     """``size`` bytes at ``address`` of ``space`` ("VA", "IPA" or "PA") cannot be read.
 
     ``first_bad`` is the first address that is missing; nothing is returned for the part that could be read.
-    ``unsaved`` says that the machine has memory there, of which a dump does not hold the contents: what a walk would
+    ``unsaved`` says that the machine has memory there whose contents a dump or a stub withholds: what a walk would
     have found is then not known, whereas the processor takes an External abort where there is no memory.
     """
 

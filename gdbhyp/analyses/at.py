@@ -8,9 +8,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from gdbhyp.analyses.walk import WalkReport, report_of
+from gdbhyp.analyses.walk import WalkReport, machine_for, report_of
+from gdbhyp.arch.regimes import Regime
 from gdbhyp.arch.registers import RegisterField, describe
 from gdbhyp.arch.spaces import VA, Word
+from gdbhyp.arch.worlds import Hcr
 from gdbhyp.engine.at import address_translate, run_case
 from gdbhyp.engine.stop import Stop
 from gdbhyp.errors import BadInput
@@ -35,10 +37,21 @@ class AtReport:
 
 
 def of_stop(stop: Stop, op: str, va: int) -> AtReport:
-    """Answer for the CPU's registers and memory, as executed at EL2."""
-    result = address_translate(stop.machine, op, va, from_el=2)
+    """Answer for the CPU's registers and memory, as executed at EL2.
+
+    :raises RegisterUnavailable: if the target lacks a register that the walk starts from.
+    """
+    machine = machine_for(stop.machine, _regime(stop, op), "both" if op.startswith("S12") else "1")
+    result = address_translate(machine, op, va, from_el=2)
     fields = describe("PAR_EL1", result.par).fields
     return AtReport(op, VA(va), Word(result.par), result.exception, fields, report_of(result.translation))
+
+
+def _regime(stop: Stop, op: str) -> Regime:
+    hcr = Hcr(stop.register("HCR_EL2"))
+    if "E2" in op:
+        return Regime.EL20 if hcr.e2h else Regime.EL2
+    return Regime.EL20 if hcr.el2_is_host and not op.startswith("S12") else Regime.EL10
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from gdbhyp.arch.registers import trapped_by
 from gdbhyp.arch.spaces import PA, VA, Word
 from gdbhyp.arch.worlds import Hcr, World, vmid_of
 from gdbhyp.engine.stop import Stop
+from gdbhyp.engine.translate import registers_needed
 from gdbhyp.engine.walk import setup
 from gdbhyp.hypervisors.identify import Identity, identify
 
@@ -26,7 +27,7 @@ class Stage2Status:
     vttbr: Word
     vtcr: Word
     vmid: int
-    root: PA
+    root: PA | None
     start_level: int | None
     ipa_bits: int | None
     granule: int | None
@@ -63,7 +64,7 @@ class StatusReport:
 def status(stop: Stop, *, verbose: bool = False) -> StatusReport:
     """Describe a stopped CPU.
 
-    :raises RegisterUnavailable: if the target does not show CPSR, HCR_EL2 or VTTBR_EL2.
+    :raises RegisterUnavailable: if the target does not show CPSR, HCR_EL2, VTTBR_EL2 or VTCR_EL2.
     """
     hcr_value = stop.register("HCR_EL2")
     hcr = Hcr(hcr_value)
@@ -97,15 +98,16 @@ def status(stop: Stop, *, verbose: bool = False) -> StatusReport:
 
 
 def _stage2(stop: Stop, hcr: Hcr) -> Stage2Status:
-    vttbr, vtcr = stop.register("VTTBR_EL2"), stop.optional("VTCR_EL2") or 0
-    params = setup(stop.machine.registers.get, Regime.EL10, force_stage2=True).second
+    vttbr, vtcr = stop.register("VTTBR_EL2"), stop.register("VTCR_EL2")
+    known = not stop.machine.missing(registers_needed(Regime.EL10, "2"))
+    params = setup(stop.machine.registers.get, Regime.EL10, force_stage2=True).second if known else None
     walkable = params is not None and not params.misprogrammed
     return Stage2Status(
         on=hcr.stage2 and not hcr.tge and stop.el < 2,
         vttbr=Word(vttbr),
         vtcr=Word(vtcr),
         vmid=vmid_of(vttbr, vtcr),
-        root=PA(params.base if params else 0),
+        root=PA(params.base) if params else None,
         start_level=params.start if params and walkable else None,
         ipa_bits=params.input_bits if params and walkable else None,
         granule=1 << params.tgx if params and walkable else None,

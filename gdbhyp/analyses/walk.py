@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import ClassVar
 
 from gdbhyp.arch.regimes import Regime
+from gdbhyp.arch.worlds import Hcr
 from gdbhyp.engine.machine import Machine
 from gdbhyp.engine.results import Access, Translation
 from gdbhyp.engine.stop import Stop
@@ -99,10 +100,17 @@ def machine_for(
     if (roots.vttbr is not None or roots.vtcr is not None) and regime is not Regime.EL10:
         raise UsageError(f"the {regime.value} regime has no stage 2: use --stage2 or --regime EL1")
     chosen = _with_roots(machine, regime, roots, upper) if roots.any else machine
-    missing = set(chosen.missing(registers_needed(regime, stages))) - _dispensable(regime, roots)
+    # Stage 1 of EL1&0 finds its tables through stage 2 where that is on.
+    needed = "both" if stages == "1" and _stage2_on(chosen) else stages
+    missing = set(chosen.missing(registers_needed(regime, needed))) - _dispensable(regime, roots)
     if missing:
         raise RegisterUnavailable(min(missing), "without it, a walk would be a guess")
     return chosen
+
+
+def _stage2_on(machine: Machine) -> bool:
+    hcr = Hcr(machine.registers.get("HCR_EL2") or 0)
+    return hcr.stage2 and not hcr.tge
 
 
 def mair_name(regime: Regime) -> str:

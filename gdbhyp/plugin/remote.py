@@ -17,6 +17,8 @@ _LARGEST_READ = 0x800
 # Enough for the tables of many single walks; a whole map reads each table once and must not keep them all.
 _CACHED_READS = 1024
 
+_VIRTUAL = b"Qqemu.PhyMemMode:0"
+
 LOST = "the connection to the target is lost: attach again with 'target remote'"
 
 
@@ -124,15 +126,24 @@ class PhysicalMemory:
     def give_back(self) -> None:
         """Restore the mode if it is borrowed; harmless at any time.
 
-        :raises NoTarget: if the connection is lost, and with it the mode.
+        :raises NoTarget: if the stub does not do it; a later command will, as soon as the stub can be asked.
         """
         try:
             if self._previous == b"0":
-                self._send(b"Qqemu.PhyMemMode:0")
+                self._restore()
         except NoTarget:
             self._forget()
             raise
         self._forget()
+
+    def _restore(self) -> None:
+        machine = _machine(self._connection)
+        _left_physical.add(machine)
+        if not any(self._send(_VIRTUAL) == b"OK" for _ in range(2)):
+            raise NoTarget(
+                f"the stub refused to leave physical memory ({_VIRTUAL.decode()}): repeat the command"
+            )
+        _left_physical.discard(machine)
 
     def _forget(self) -> None:
         self._previous = None
@@ -168,10 +179,15 @@ class PhysicalMemory:
 
     def _packet(self, start: int, at: int, length: int, size: int) -> bytes:
         answer = self._send(b"m%x,%x" % (at, length))
-        if len(answer) != 2 * length:
+        try:
+            data = bytes.fromhex(answer.decode("ascii"))
+        except ValueError:
+            data = b""
+        if len(data) != length:
             reason = f"the stub answered {answer[:8].decode('ascii', 'replace') or 'nothing'}"
-            raise MemoryUnavailable("PA", start, size, reason, at)
-        return bytes.fromhex(answer.decode("ascii"))
+            # Where the machine says that it has memory, an answer that is none tells nothing about the machine.
+            raise MemoryUnavailable("PA", start, size, reason, at, unsaved=bool(self._ram))
+        return data
 
     def _borrow(self) -> None:
         if self._previous is not None:
@@ -182,7 +198,8 @@ class PhysicalMemory:
                 "the stub has no physical memory mode (QEMU's PhyMemMode), so translation tables cannot be read"
             )
         _borrowers.append(self)
-        self._previous = previous
+        # A mode that a lost connection kept us from giving back is ours, not the person's.
+        self._previous = b"0" if _machine(self._connection) in _left_physical else previous
         if previous == b"0" and self._send(b"Qqemu.PhyMemMode:1") != b"OK":
             raise NoTarget("the stub refused to switch to physical memory (Qqemu.PhyMemMode:1)")
 
@@ -192,6 +209,12 @@ class PhysicalMemory:
 
 
 _borrowers: list[PhysicalMemory] = []
+_left_physical: set[str] = set()
+
+
+def _machine(connection: gdb.RemoteTargetConnection) -> str:
+    """Return what names the stub behind a connection, also after another attach."""
+    return str(connection.details)
 
 
 def give_back_all() -> None:

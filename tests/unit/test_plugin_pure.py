@@ -118,14 +118,24 @@ def test_a_monitor_that_says_nothing(remote: Any, answer: str) -> None:
 
 
 class Stub:
-    """A connection to a stub with one page of memory, that notes its packets and may fail at one of them."""
+    """A connection to a stub with one page of memory, that notes its packets and may fail at one of them.
+
+    What it answers to the n-th packet may be something else than the right thing, after it has done it.
+    """
+
+    details = "the stub"
 
     def __init__(self, mode: bytes = b"0") -> None:
         self.mode = mode
         self.sent: list[bytes] = []
         self.fail: dict[int, BaseException] = {}
+        self.wrong: dict[int, bytes] = {}
 
     def send_packet(self, packet: bytes) -> bytes | None:
+        right = self._answer(packet)
+        return self.wrong.get(len(self.sent), right)
+
+    def _answer(self, packet: bytes) -> bytes | None:
         self.sent.append(packet)
         failure = self.fail.pop(len(self.sent), None)
         if failure is not None:
@@ -252,6 +262,44 @@ def test_a_lost_connection_is_one_sentence(remote: Any, stub: Stub, at: int, fai
     ):
         physical.read(0x1000, 0x1000)
     assert remote._borrowers == []
+
+
+def test_memory_that_the_stub_withholds_is_not_absent(remote: Any, stub: Stub) -> None:
+    """Absent memory aborts a walk; a line that is bad does not make the machine abort."""
+    stub.wrong[3] = b"E22"
+    mtree = MTREE.replace("0000000040000000-000000004fffffff", f"{0x1000:016x}-{0x1FFF:016x}")
+    with memory(remote, stub, mtree) as physical, pytest.raises(MemoryUnavailable) as caught:
+        physical.read(0x1000, 8)
+    assert caught.value.unsaved
+
+
+@pytest.mark.parametrize("answer", [b"", b"00", b"zz" * 8, b"\xff" * 16, b"0" * 15])
+def test_an_answer_that_is_no_memory(remote: Any, stub: Stub, answer: bytes) -> None:
+    stub.wrong[3] = answer
+    with memory(remote, stub) as physical, pytest.raises(MemoryUnavailable):
+        physical.read(0x1000, 8)
+    assert stub.mode == b"0"
+
+
+def test_a_refusal_to_leave_physical_memory_is_asked_again(remote: Any, stub: Stub) -> None:
+    stub.wrong[4] = b"E22"
+    with memory(remote, stub) as physical:
+        physical.read(0x1000, 8)
+    assert stub.sent[-2:] == [b"Qqemu.PhyMemMode:0"] * 2
+
+
+def test_a_mode_that_a_lost_connection_left_is_restored_later(remote: Any, stub: Stub) -> None:
+    stub.fail = dict.fromkeys(range(4, 9), FakeError("Remote connection closed"))
+    with pytest.raises(NoTarget), memory(remote, stub) as physical:
+        physical.read(0x1000, 8)
+    again = Stub(b"1")
+    with memory(remote, again) as physical:
+        physical.read(0x1000, 8)
+    assert again.mode == b"0"
+    theirs = Stub(b"1")
+    with memory(remote, theirs) as physical:
+        physical.read(0x1000, 8)
+    assert theirs.mode == b"1"
 
 
 def test_an_action_is_done_to_its_end(remote: Any) -> None:

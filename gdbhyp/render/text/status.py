@@ -57,7 +57,9 @@ def _stage2(stage2: Stage2Status) -> str:
     if stage2.vttbr == 0 and not stage2.on:
         return "off, VTTBR_EL2 is zero"
     state = "on" if stage2.on else "not in force"
-    root = f"VMID {stage2.vmid}, root at PA {stage2.root:#x}"
+    root = f"VMID {stage2.vmid}"
+    if stage2.root is not None:
+        root += f", root at PA {stage2.root:#x}"
     if stage2.granule is None:
         return f"{state}, {root}, VTCR_EL2 = {stage2.vtcr:#x} describes no valid walk"
     walk = f"{stage2.ipa_bits}-bit IPAs from level {stage2.start_level}, {size_text(stage2.granule)} granule"
