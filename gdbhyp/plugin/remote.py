@@ -108,6 +108,8 @@ class PhysicalMemory:
 
     def __init__(self, connection: gdb.RemoteTargetConnection, ram: Callable[[], RamMap]) -> None:
         self._connection = connection
+        # What names the stub also after another attach.
+        self._machine = str(connection.details)
         self._ram_source = ram
         self._ram: RamMap | None = None
         self._previous: bytes | None = None
@@ -137,13 +139,12 @@ class PhysicalMemory:
         self._forget()
 
     def _restore(self) -> None:
-        machine = _machine(self._connection)
-        _left_physical.add(machine)
+        _left_physical.add(self._machine)
         if not any(self._send(_VIRTUAL) == b"OK" for _ in range(2)):
             raise NoTarget(
                 f"the stub refused to leave physical memory ({_VIRTUAL.decode()}): repeat the command"
             )
-        _left_physical.discard(machine)
+        _left_physical.discard(self._machine)
 
     def _forget(self) -> None:
         self._previous = None
@@ -199,7 +200,7 @@ class PhysicalMemory:
             )
         _borrowers.append(self)
         # A mode that a lost connection kept us from giving back is ours, not the person's.
-        self._previous = b"0" if _machine(self._connection) in _left_physical else previous
+        self._previous = b"0" if self._machine in _left_physical else previous
         if previous == b"0" and self._send(b"Qqemu.PhyMemMode:1") != b"OK":
             raise NoTarget("the stub refused to switch to physical memory (Qqemu.PhyMemMode:1)")
 
@@ -210,11 +211,6 @@ class PhysicalMemory:
 
 _borrowers: list[PhysicalMemory] = []
 _left_physical: set[str] = set()
-
-
-def _machine(connection: gdb.RemoteTargetConnection) -> str:
-    """Return what names the stub behind a connection, also after another attach."""
-    return str(connection.details)
 
 
 def give_back_all() -> None:
