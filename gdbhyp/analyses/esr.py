@@ -16,6 +16,7 @@ class EsrReport(Syndrome):
     """
 
     kind: ClassVar[str] = "esr"
+    csv_rows: ClassVar[str] = "fields"
 
     verbose: bool = field(default=False, metadata={"json": False})
 

@@ -52,6 +52,7 @@ class Register:
     """A register by field; ``traps`` says in sentences what its value traps to EL2."""
 
     kind: ClassVar[str] = "register"
+    csv_rows: ClassVar[str] = "fields"
 
     name: str
     value: Word

@@ -19,6 +19,7 @@ class WalkReport(Translation):
     """A translation with its whole walk; ``verbose`` asks for the stage-2 walks of stage-1 tables in text."""
 
     kind: ClassVar[str] = "walk"
+    csv_rows: ClassVar[str] = "steps"
 
     verbose: bool = field(default=False, metadata={"json": False})
 

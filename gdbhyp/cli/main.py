@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from gdbhyp.commands.declaration import Command
 from gdbhyp.commands.registry import COMMANDS
 from gdbhyp.errors import GdbhypError, UsageError
+from gdbhyp.render.progress import Progress
 
 if TYPE_CHECKING:
     from gdbhyp.commands.declaration import Tracer
@@ -27,6 +28,9 @@ _LAUNCHERS = {
 class CliContext:
     """The services that commands ask of the command line."""
 
+    def __init__(self) -> None:
+        self.progress = Progress(_write_over if sys.stderr.isatty() else None)
+
     def stop(self) -> Stop:
         raise UsageError("this needs a live target: use the command inside GDB, or name a dump (--dump FILE)")
 
@@ -39,6 +43,7 @@ class CliContext:
         raise UsageError("recording needs a live target: use hyp-trace inside GDB, or name a trace file")
 
     def warn(self, sentence: str) -> None:
+        self.progress.clear()
         _complain(sentence)
 
 
@@ -112,30 +117,36 @@ def _command(name: str) -> Command:
     for command in COMMANDS:
         if command.name == name and command.in_cli:
             return command
-    import difflib
+    from gdbhyp.commands.parsing import did_you_mean
 
-    close = difflib.get_close_matches(name, [c.name for c in COMMANDS if c.in_cli], 1)
-    guess = f" (did you mean {close[0]}?)" if close else ""
+    guess = did_you_mean(name, [*(c.name for c in COMMANDS if c.in_cli), *_LAUNCHERS])
     raise UsageError(f"there is no command '{name}'{guess}; 'gdbhyp help' lists them")
 
 
 def _run(command: Command, words: list[str]) -> int:
+    from gdbhyp.commands.declaration import presentation
     from gdbhyp.commands.parsing import select
 
     if "--help" in words or "-h" in words:
         return _help([command.name])
     chosen, arguments = select(command, f"gdbhyp {command.name}", words)
+    how = presentation(chosen, arguments)
     context = CliContext()
-    report = chosen.run(context, arguments)
-    if getattr(report, "binary", False):
-        from gdbhyp.render import stream
+    try:
+        report = chosen.run(context, arguments)
+        if report is not None:
+            from gdbhyp.render.present import Screen, present
 
-        stream.write(report, sys.stdout.buffer, as_json=arguments.json, style=_style())
-    elif report is not None:
-        from gdbhyp.render import output
-
-        output.write(report, sys.stdout.write, as_json=arguments.json, style=_style(), warn=context.warn)
+            screen = Screen(sys.stdout.write, context.warn, _style(), context.progress, sys.stdout.buffer)
+            present(report, how, screen)
+    finally:
+        context.progress.clear()
     return 0
+
+
+def _write_over(text: str) -> None:
+    sys.stderr.write(text)
+    sys.stderr.flush()
 
 
 def _style() -> Style:

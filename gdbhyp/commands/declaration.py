@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from gdbhyp.errors import UsageError
+
 if TYPE_CHECKING:
     from argparse import Namespace
 
@@ -55,6 +57,13 @@ class Context(Protocol):
 
     def warn(self, sentence: str) -> None:
         """Tell the person something that does not belong to the answer."""
+        ...
+
+    def progress(self, what: str, done: int, total: int | None = None) -> None:
+        """Say how far a long answer is, as ``what: done of total``.
+
+        Cheap enough to be called for every piece of work; a person at a terminal sees it from the second second on.
+        """
         ...
 
     def tracer(self) -> Tracer:
@@ -121,10 +130,49 @@ class Command:
         return " ".join([program, *(a.shown for a in self.all_arguments())])
 
     def all_arguments(self) -> Iterator[Argument]:
-        """Options first, then positionals, then what every command takes."""
-        yield from (a for a in self.arguments if not a.positional)
-        yield JSON
+        """The command's own options first, then those of every command, then positionals."""
+        own = [a for a in self.arguments if not a.positional]
+        yield from own
+        taken = {name for a in own for name in a.names}
+        yield from (a for a in EVERYWHERE if not taken & {*a.names})
         yield from (a for a in self.arguments if a.positional)
 
 
 JSON = Argument(("--json",), "print the answer as JSON, and nothing else")
+CSV = Argument(("--csv",), "print the answer as comma-separated values, with a heading")
+QUIET = Argument(
+    ("--quiet",), "print no answer: it is left in $hyp_last, or the exit status is all that is asked"
+)
+OUTPUT = Argument(
+    ("--output",),
+    "write the answer to a file, which appears when the answer is complete",
+    "path",
+    metavar="FILE",
+)
+
+# What every command takes; the front ends do it.
+EVERYWHERE = (JSON, CSV, QUIET, OUTPUT)
+
+
+@dataclass(frozen=True)
+class Presentation:
+    """How an answer is wanted: ``form`` is "text", "json" or "csv", ``output`` a file in place of the screen."""
+
+    form: str = "text"
+    quiet: bool = False
+    output: str | None = None
+
+
+def presentation(command: Command, arguments: Namespace) -> Presentation:
+    """Return how the answer of ``command`` is wanted.
+
+    :raises UsageError: for options that exclude each other.
+    """
+    own = {name for a in command.arguments for name in a.names}
+    output = None if "--output" in own else arguments.output
+    quiet = arguments.quiet and "--quiet" not in own
+    if arguments.json and arguments.csv:
+        raise UsageError("--json and --csv exclude each other")
+    if quiet and output is not None:
+        raise UsageError("--quiet and --output exclude each other")
+    return Presentation("json" if arguments.json else "csv" if arguments.csv else "text", quiet, output)

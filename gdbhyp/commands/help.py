@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from pathlib import Path
 
-from gdbhyp.commands.declaration import Argument, Command
+from gdbhyp.commands.declaration import EVERYWHERE, Argument, Command
 
 _WIDTH = 96
 _EXAMPLES = Path(__file__).with_name("examples")
@@ -15,6 +15,7 @@ def help_text(command: Command, name: str) -> str:
     """Return the whole help: a sentence, usage, description, arguments and examples, as ``help hyp-walk`` shows it."""
     parts = [_reference(command, name)]
     parts.extend(_reference(sub, f"{name} {sub.name}") for sub in command.subcommands)
+    parts.append("\n".join(["Every command also takes:", *(_entry(a) for a in EVERYWHERE)]))
     examples = example_text(command)
     if examples:
         parts.append(f"Examples:\n\n{textwrap.indent(examples, '  ')}")
@@ -26,8 +27,8 @@ def _reference(command: Command, name: str) -> str:
     parts = [command.summary, f"Usage: {command.usage(name)}"]
     if command.description:
         parts.extend(textwrap.fill(p, _WIDTH) for p in command.description.strip().split("\n\n"))
-    if not command.subcommands:
-        parts.append("\n".join(_entry(a) for a in command.all_arguments()))
+    if not command.subcommands and command.arguments:
+        parts.append("\n".join(_entry(a) for a in command.all_arguments() if a not in EVERYWHERE))
     return "\n\n".join(parts)
 
 

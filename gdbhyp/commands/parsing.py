@@ -6,10 +6,18 @@ import argparse
 import difflib
 import re
 import shlex
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from gdbhyp.commands.declaration import Argument, Command
 from gdbhyp.errors import UsageError
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return `` (did you mean NAME?)`` for the nearest of ``known``, whatever its case; "" if none is near."""
+    spelled = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(word.lower(), spelled, 1)
+    return f" (did you mean {spelled[close[0]]}?)" if close else ""
 
 
 class Parser(argparse.ArgumentParser):
@@ -22,10 +30,15 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(message or f"{self.prog} ended with status {status}")
 
     def _nearest(self, message: str) -> str:
-        unknown = re.search(r"unrecognized arguments: (--[\w-]+)", message)
-        known = [s for action in self._actions for s in action.option_strings]
-        close = difflib.get_close_matches(unknown[1], known, 1) if unknown else []
-        return f" (did you mean {close[0]}?)" if close else ""
+        unknown = re.search(r"(?:unrecognized arguments:|invalid choice:) (--[\w-]+|'[^']*')", message)
+        if unknown is None:
+            return ""
+        word = unknown[1].strip("'")
+        if unknown[1].startswith("-"):
+            known = [s for action in self._actions for s in action.option_strings]
+        else:
+            known = [str(c) for action in self._actions for c in action.choices or ()]
+        return did_you_mean(word, known)
 
 
 def _formatter(prog: str) -> argparse.HelpFormatter:
@@ -87,8 +100,7 @@ def select(command: Command, program: str, words: list[str]) -> tuple[Command, a
         return command, parse(command, program, words)
     names = [sub.name for sub in command.subcommands]
     if not words or words[0] not in names:
-        close = difflib.get_close_matches(words[0], names, 1) if words else []
-        guess = f" (did you mean {close[0]}?)" if close else ""
+        guess = did_you_mean(words[0], names) if words else ""
         said = f"'{words[0]}' is not one of its subcommands{guess}" if words else "a subcommand is missing"
         raise UsageError(f"{program}: {said}. Usage: {command.usage(program)}")
     chosen = command.subcommands[names.index(words[0])]

@@ -14,15 +14,16 @@ from gdbhyp.errors import GdbhypError, NoTarget, UsageError
 if TYPE_CHECKING:
     from gdbhyp.commands.declaration import Tracer
     from gdbhyp.engine.stop import Stop
-    from gdbhyp.render.style import Style
+    from gdbhyp.render.progress import Progress
 
 
 class LiveContext:
     """The services that commands ask of GDB; lends the target until the command ends."""
 
-    def __init__(self, resources: contextlib.ExitStack) -> None:
+    def __init__(self, resources: contextlib.ExitStack, progress: Progress) -> None:
         self._resources = resources
         self._stop: Stop | None = None
+        self.progress = progress
 
     def stop(self) -> Stop:
         from gdbhyp.plugin.target import live_stop
@@ -52,13 +53,6 @@ class LiveContext:
         gdb.write(escape(sentence) + "\n", gdb.STDERR)
 
 
-def style() -> Style:
-    """Return how GDB's settings ask for text to be shown."""
-    from gdbhyp.render.style import Style
-
-    return Style(colour=bool(gdb.parameter("style enabled")), width=int(gdb.parameter("width") or 0))
-
-
 class GdbCommand(gdb.Command):
     """``hyp-NAME``: the adapter of one declared command."""
 
@@ -72,7 +66,7 @@ class GdbCommand(gdb.Command):
     def invoke(self, argument: str, from_tty: bool) -> None:
         self.dont_repeat()
         try:
-            _run_and_give_back(self._command, self._name, argument)
+            _run_and_give_back(self._command, self._name, argument, from_tty)
         except GdbhypError as error:
             from gdbhyp.render.style import escape
 
@@ -90,7 +84,7 @@ def _help(command: Command, name: str) -> str:
     return help_text(command, name)
 
 
-def _run_and_give_back(command: Command, name: str, line: str) -> None:
+def _run_and_give_back(command: Command, name: str, line: str, from_tty: bool) -> None:
     """Run the command; whenever Ctrl-C is pressed, the target is as it was before.
 
     Python may raise KeyboardInterrupt at the first instruction of whatever is called to clean up, so that one attempt
@@ -100,7 +94,7 @@ def _run_and_give_back(command: Command, name: str, line: str) -> None:
 
     try:
         try:
-            run(command, name, line)
+            run(command, name, line, from_tty)
         finally:
             give_back_all()
     except KeyboardInterrupt:
@@ -108,20 +102,25 @@ def _run_and_give_back(command: Command, name: str, line: str) -> None:
         raise
 
 
-def run(command: Command, name: str, line: str) -> None:
-    """Parse ``line``, run the command and print its report.
+def run(command: Command, name: str, line: str, from_tty: bool = False) -> None:
+    """Parse ``line``, run the command, and show its report as the options say; it becomes ``$hyp_last``.
 
     :raises GdbhypError: with the sentence for the person.
     """
+    from gdbhyp.commands.declaration import presentation
     from gdbhyp.commands.parsing import parse_line
-    from gdbhyp.render import output
+    from gdbhyp.plugin import screen
+    from gdbhyp.plugin.last import remember
+    from gdbhyp.render.present import Screen, present
 
     chosen, arguments = parse_line(command, name, line)
+    how = presentation(chosen, arguments)
     with contextlib.ExitStack() as resources, _gdb_errors():
-        context = LiveContext(resources)
+        context = LiveContext(resources, screen.progress(from_tty))
+        resources.callback(context.progress.clear)
         report = chosen.run(context, arguments)
         if report is not None:
-            output.write(report, gdb.write, as_json=arguments.json, style=style(), warn=context.warn)
+            present(remember(report), how, Screen(gdb.write, context.warn, screen.style(), context.progress))
 
 
 @contextlib.contextmanager

@@ -34,10 +34,10 @@ def lines(report: Any) -> Iterator[str]:
 
 def encode(value: Any) -> Any:
     """Return ``value``, a dataclass instance, as what ``json.dumps`` takes."""
-    encoder = _encoders.get(type(value))
-    if encoder is None:
-        encoder = _encoders[type(value)] = _object_encoder(type(value))
-    return encoder(value)
+    known = _encoders.get(type(value))
+    if known is None:
+        known = _encoders[type(value)] = _object_encoder(type(value))
+    return known(value)
 
 
 _encoders: dict[type, Encode] = {}
@@ -46,16 +46,16 @@ _encoders: dict[type, Encode] = {}
 def _object_encoder(kind: type) -> Encode:
     hints = typing.get_type_hints(kind)
     fields = [
-        (f.name, _encoder(hints[f.name])) for f in dataclasses.fields(kind) if f.metadata.get("json", True)
+        (f.name, encoder(hints[f.name])) for f in dataclasses.fields(kind) if f.metadata.get("json", True)
     ]
 
     def encode_object(value: Any) -> dict[str, Any]:
-        return {name: encoder(getattr(value, name)) for name, encoder in fields}
+        return {name: encode_field(getattr(value, name)) for name, encode_field in fields}
 
     return encode_object
 
 
-def _encoder(hint: Any) -> Encode:
+def encoder(hint: Any) -> Encode:
     """Return the encoder for a type hint; raises TypeError for one that has no JSON form."""
     if hint in _HEXADECIMAL:
         return hex
@@ -65,10 +65,10 @@ def _encoder(hint: Any) -> Encode:
     if origin is typing.Literal or hint in (int, str, bool, float, type(None)):
         return _same
     if origin in (tuple, list):
-        inner = _encoder(arguments[0])
+        inner = encoder(arguments[0])
         return lambda values: [inner(v) for v in values]
     if isinstance(origin, type) and issubclass(origin, Mapping):
-        inner = _encoder(arguments[1])
+        inner = encoder(arguments[1])
         return lambda values: {k: inner(v) for k, v in values.items()}
     if isinstance(hint, type) and issubclass(hint, Enum):
         return lambda value: value.value
@@ -79,7 +79,7 @@ def _encoder(hint: Any) -> Encode:
 
 
 def _optional(hint: Any, kinds: list[Any]) -> Encode:
-    encoders = [_encoder(k) for k in kinds]
+    encoders = [encoder(k) for k in kinds]
     if len(encoders) != 1 and any(e is not encode for e in encoders):
         raise TypeError(f"no JSON form for {hint}")
     inner = encoders[0]

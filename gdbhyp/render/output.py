@@ -1,4 +1,4 @@
-"""Print a report: as text by its kind's renderer, or as JSON."""
+"""Print a report: as text by its kind's renderer, as JSON, or as comma-separated values."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from gdbhyp.render.style import Style
 Warn = Callable[[str], None]
 
 
-def write(report: Any, out: Callable[[str], object], *, as_json: bool, style: Style, warn: Warn) -> None:
-    """Print ``report`` line by line through ``out``.
+def write(report: Any, out: Callable[[str], object], *, form: str, style: Style, warn: Warn) -> None:
+    """Print ``report`` as ``form``, "text", "json" or "csv", line by line through ``out``.
 
     What a report says besides its answer (``problems``, known when its rows have been made) goes to ``warn`` when the
-    answer itself is JSON; the text renderers show it in place. The rows of a ``raw`` report are its lines already.
-    Ctrl-C goes to the caller, after a sentence for those who already see a part of the answer.
+    answer itself is for a program; the text renderers show it in place. The rows of a ``raw`` report are its lines
+    already. Ctrl-C goes to the caller, after a sentence for those who already see a part of the answer.
+
+    :raises UsageError: if the report does not have that form.
     """
     shown = False
 
@@ -26,28 +28,31 @@ def write(report: Any, out: Callable[[str], object], *, as_json: bool, style: St
         shown = True
 
     try:
-        _write(report, show, as_json=as_json, style=style, warn=warn)
+        for line in lines(report, form, style):
+            show(line + "\n")
+        if form != "text" and getattr(report, "json_lines", False):
+            for problem in getattr(report, "problems", ()):
+                warn(problem)
     except KeyboardInterrupt:
         if shown:
             warn("interrupted: the answer above is not complete")
         raise
 
 
-def _write(report: Any, out: Callable[[str], object], *, as_json: bool, style: Style, warn: Warn) -> None:
-    if getattr(report, "raw", False):
-        for line in report.rows:
-            out(line + "\n")
-        return
-    if not as_json:
-        for line in text_lines(report, style):
-            out(line + "\n")
-        return
-    from gdbhyp.render import json
+def lines(report: Any, form: str, style: Style) -> Iterator[str]:
+    """Yield the lines of a report in one of its forms."""
+    if form == "csv":
+        from gdbhyp.render import csv
 
-    for line in json.lines(report):
-        out(line + "\n")
-    for problem in getattr(report, "problems", ()) if getattr(report, "json_lines", False) else ():
-        warn(problem)
+        yield from csv.lines(report)
+    elif getattr(report, "raw", False):
+        yield from report.rows
+    elif form == "json":
+        from gdbhyp.render import json
+
+        yield from json.lines(report)
+    else:
+        yield from text_lines(report, style)
 
 
 def text_lines(report: Any, style: Style) -> Iterator[str]:

@@ -16,12 +16,22 @@ from typing import IO, Any
 from gdbhyp.render.style import Style
 
 
-def write(report: Any, out: IO[bytes], *, as_json: bool, style: Style) -> None:
-    """Write the batches of ``report`` to ``out`` as they come."""
-    if as_json:
+def write(report: Any, out: IO[bytes], *, form: str, style: Style) -> None:
+    """Write the batches of ``report`` to ``out`` as they come, as ``form``: "text", "json" or "csv"."""
+    if form == "json":
         _write_json(report.batches, out)
+    elif form == "csv":
+        _write_csv(report.batches, out)
     else:
         _write_text(report, out, style)
+
+
+def _write_csv(batches: Iterable[list[Any]], out: IO[bytes]) -> None:
+    from gdbhyp.render import csv
+
+    rows = (piece.report() for batch in batches for piece in batch if not isinstance(piece, bytes))
+    for line in csv.row_lines(rows, None):
+        out.write(line.encode() + b"\n")
 
 
 def _write_json(batches: Iterable[list[Any]], out: IO[bytes]) -> None:

@@ -203,6 +203,29 @@ def test_colour_is_gdbs_choice(terminal: Terminal) -> None:
         assert "\x1b[" not in terminal.coloured(line).replace("\x1b[?2004", ""), line
 
 
+def test_no_colour_in_pipes(terminal: Terminal) -> None:
+    for line in (
+        "pipe hyp-status | cat",
+        "|hyp-status|cat",
+        "pipe -d % hyp-esr 0x93c58045 % cat",
+        "pipe python gdb.execute('hyp-status') | cat",
+    ):
+        shown = terminal.coloured(line).replace("\x1b[?2004", "")
+        assert "\x1b[" not in shown, line
+        assert "EL2" in shown or "ESR" in shown
+    assert "\x1b[" in terminal.coloured("hyp-status").replace("\x1b[?2004", "")
+
+
+def test_progress_of_a_quiet_map(terminal: Terminal) -> None:
+    """A map that shows no rows for seconds says how far it is, and takes that away at the end."""
+    terminal.child.send(LONG_MAP + " --quiet\n")
+    terminal.child.expect(r"\r\x1b\[Krows: [\d,]+")
+    terminal.child.sendintr()
+    shown = terminal.until_prompt()
+    assert "\r\x1b[K" in shown
+    assert terminal.mode() == "0"
+
+
 def test_return_does_not_repeat(terminal: Terminal) -> None:
     """A person who presses RETURN at the prompt asks nothing."""
     terminal.run("hyp-status")

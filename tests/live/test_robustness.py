@@ -445,10 +445,12 @@ def check_partial(printed: str, ended: str | None, said: str) -> int:
 
 
 def settings(session: GdbSession) -> list[str]:
-    """Return every setting of GDB that ``show`` tells, breakpoints, and displays."""
+    """Return every setting of GDB that ``show`` tells but $hyp_last_..., breakpoints, and displays."""
     # First, for it leaves the last breakpoint's address in $_, which "show" shows.
     breakpoints = session.run("info breakpoints").splitlines()
-    return [*breakpoints, *session.run("show").splitlines(), session.run("info display")]
+    shown = [line.removeprefix("convenience:  ") for line in session.run("show").splitlines()]
+    own = ("$hyp_last_", "$_gdbhyp_nothing")
+    return [*breakpoints, *(line for line in shown if not line.startswith(own)), session.run("info display")]
 
 
 def test_nothing_is_disturbed(demo: Path, truth: Any, attach: Attach, tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def passed(made: list[Piece]) -> bytes:
 
 def printed(made: list[Piece]) -> bytes:
     out = io.BytesIO()
-    stream.write(AnnotatedLog(iter([made])), out, as_json=False, style=Style())
+    stream.write(AnnotatedLog(iter([made])), out, form="text", style=Style())
     return out.getvalue()
 
 
@@ -96,7 +96,7 @@ def test_places(log: bytes) -> None:
 @given(LOGS)
 def test_json_is_lines_of_objects(log: bytes) -> None:
     out, made = io.BytesIO(), pieces(log, [])
-    stream.write(AnnotatedLog(iter([made])), out, as_json=True, style=Style())
+    stream.write(AnnotatedLog(iter([made])), out, form="json", style=Style())
     rows = [json.loads(line) for line in out.getvalue().splitlines()]
     assert [row["syndrome"]["esr"] for row in rows] == [
         hex(piece.found.esr) for piece in made if isinstance(piece, Decoded)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from gdbhyp.commands.declaration import Argument, Command
+from gdbhyp.commands.declaration import Argument, Command, Presentation, presentation
 from gdbhyp.commands.numbers import parse_number
 from gdbhyp.commands.parsing import parse_line
 from gdbhyp.errors import UsageError
@@ -54,7 +56,60 @@ def test_quotes_group() -> None:
         "ttbr": "$x0 + 8",
         "regime": None,
         "json": False,
+        "csv": False,
+        "quiet": False,
+        "output": None,
     }
+
+
+@pytest.mark.parametrize(
+    ("line", "guess"),
+    [
+        ("1 --stge1", "--stage1"),
+        ("1 --STAGE1", "--stage1"),
+        ("1 --jsom", "--json"),
+        ("1 --regime el1", "EL1"),
+    ],
+)
+def test_the_nearest_is_offered(line: str, guess: str) -> None:
+    with pytest.raises(UsageError, match=rf"\(did you mean {guess}\?\)"):
+        parsed(line)
+
+
+@pytest.mark.parametrize("line", ["1 --zzzzz", "1 --regime zzzzz"])
+def test_nothing_is_offered_where_nothing_is_near(line: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parsed(line)
+    assert "did you mean" not in str(caught.value)
+
+
+def shown(line: str, command: Command = WALK) -> Presentation:
+    return presentation(*parse_line(command, "hyp-walk", line))
+
+
+@pytest.mark.parametrize(
+    ("line", "how"),
+    [
+        ("1", Presentation("text", False, None)),
+        ("1 --json", Presentation("json", False, None)),
+        ("--csv 1", Presentation("csv", False, None)),
+        ("1 --quiet", Presentation("text", True, None)),
+        ("1 --csv --output 'a b'", Presentation("csv", False, "a b")),
+    ],
+)
+def test_how_an_answer_is_wanted(line: str, how: Presentation) -> None:
+    assert shown(line) == how
+
+
+@pytest.mark.parametrize("line", ["1 --json --csv", "1 --quiet --output x"])
+def test_what_excludes_each_other(line: str) -> None:
+    with pytest.raises(UsageError, match="exclude each other"):
+        shown(line)
+
+
+def test_a_commands_own_output_is_its_own() -> None:
+    export = replace(WALK, arguments=(*WALK.arguments, Argument(("-o", "--output"), "the file", "path")))
+    assert shown("1 --output x", export) == Presentation("text", False, None)
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,7 @@ def test_rows_are_printed_while_they_are_made() -> None:
 def printed(report: Any, *, as_json: bool = True) -> tuple[list[str], list[str]]:
     out: list[str] = []
     warned: list[str] = []
-    output.write(report, out.append, as_json=as_json, style=Style(), warn=warned.append)
+    output.write(report, out.append, form="json" if as_json else "text", style=Style(), warn=warned.append)
     return out, warned
 
 
@@ -170,7 +170,7 @@ def test_ctrl_c_says_that_something_is_missing() -> None:
     out: list[str] = []
     warned: list[str] = []
     with pytest.raises(KeyboardInterrupt):
-        output.write(Rows(rows(), []), out.append, as_json=True, style=Style(), warn=warned.append)
+        output.write(Rows(rows(), []), out.append, form="json", style=Style(), warn=warned.append)
     assert len(out) == 1
     assert warned == ["interrupted: the answer above is not complete"]
 
@@ -182,7 +182,7 @@ def test_ctrl_c_before_the_answer_needs_no_sentence() -> None:
 
     warned: list[str] = []
     with pytest.raises(KeyboardInterrupt):
-        output.write(Rows(rows(), []), print, as_json=True, style=Style(), warn=warned.append)
+        output.write(Rows(rows(), []), print, form="json", style=Style(), warn=warned.append)
     assert warned == []
 
 
