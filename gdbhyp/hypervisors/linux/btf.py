@@ -322,7 +322,7 @@ class Btf:
         at = self._starts[section] + 12
         for variable, offset, _ in _MEMBER.iter_unpack(self.data[at : at + 12 * count]):
             if self.text(self._record(variable)[4]) == name:
-                return offset
+                return int(offset)
         return None
 
 

@@ -11,7 +11,8 @@ array begins at a multiple of eight. Their order depends on the version:
 Without CONFIG_KALLSYMS_BASE_RELATIVE (an option until 6.10), 64-bit addresses stand in place of offsets and
 relative_base. With CONFIG_KALLSYMS_ABSOLUTE_PERCPU, an offset that is negative as a signed number counts down from
 relative_base, and the others are absolute. Nothing points to the table, so it is recognised by what it must contain:
-the digits are tokens of their own, and token_index holds where each token begins.
+the digits are tokens of their own, token_index holds where each token begins, and markers hold where the name of every
+256th symbol begins. A table of no more than 256 symbols, as no kernel has, is not found.
 """
 
 from __future__ import annotations
@@ -162,15 +163,15 @@ def _markers_before(data: bytes, end: int) -> Iterator[int]:
 
     It ends at the token table, or a seqs_of_names of three bytes a symbol before it.
     """
-    at = end - 8
+    at = end
     lowest = max(0, end - 4 * _MOST_SYMBOLS)
     while at > lowest:
-        at = data.rfind(b"\0\0\0\0", lowest, at)
+        at = data.rfind(b"\0\0\0\0", lowest, at - 4)
         if at < 0:
             return
         at -= at % _ALIGNMENT
-        values = struct.unpack_from("<4I", data, at) if at + 16 <= end else (1, 0, 0, 0)
-        if values[0] == 0 and _rises(values[0], values[1]):
+        first, second = struct.unpack_from("<2I", data, at)
+        if first == 0 and _rises(first, second):
             yield at
 
 
@@ -249,13 +250,20 @@ def _relative(data: bytes, at: int, count: int, base_at: int) -> tuple[Sequence[
     base = struct.unpack_from("<Q", data, base_at)[0]
     signed = array("i", data[at : at + 4 * count])
     _little(signed)
-    if signed[-1] >= 0 and _ascending(signed) and signed[-1] < _LARGEST_IMAGE:
+    if not _is_base(base) or signed[0] == signed[-1]:
+        return None
+    if signed[-1] >= 0 and _ascending(signed):
         return signed, base, base_at
     # Absolute ones of per-CPU data go first, then the relative ones, whose distance grows.
     addresses = [offset if offset >= 0 else base - 1 - offset for offset in signed]
     if min(signed) < 0 and _ascending(addresses):
-        return array("q", [address - base for address in addresses]), base, base_at
+        return [address - base for address in addresses], base, base_at
     return None
+
+
+def _is_base(value: int) -> bool:
+    """Return whether a word can be relative_base: an address of the kernel's half, or 0 before it is relocated."""
+    return value == 0 or value >> 63 == 1
 
 
 def _absolute(data: bytes, at: int, count: int) -> tuple[Sequence[int], int, None] | None:
@@ -263,8 +271,8 @@ def _absolute(data: bytes, at: int, count: int) -> tuple[Sequence[int], int, Non
         return None
     addresses = array("Q", data[at : at + 8 * count])
     _little(addresses)
-    kernel = addresses[-1] >> 63 and addresses[-1] - addresses[count // 2] < _LARGEST_IMAGE
-    return (addresses, 0, None) if kernel and _ascending(addresses) else None
+    in_image = addresses[-1] >> 63 and 0 < addresses[-1] - addresses[count // 2] < _LARGEST_IMAGE
+    return (addresses, 0, None) if in_image and _ascending(addresses) else None
 
 
 def _ascending(values: Sequence[int]) -> bool:

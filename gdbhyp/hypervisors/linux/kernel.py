@@ -1,0 +1,277 @@
+"""A Linux kernel as its own memory describes it.
+
+>>> kernel = find_kernel(stop)
+>>> kernel.banner
+'Linux version 6.1.0-50-cloud-arm64 (...'
+>>> hex(kernel.symbol("kvm_vm_ioctl"))
+'0xffffcbfca7a40e80'
+>>> kernel.btf.struct("kvm").offset("vm_list")
+2320
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from gdbhyp.arch.spaces import PA, VA
+from gdbhyp.engine.machine import Machine
+from gdbhyp.engine.stop import Stop
+from gdbhyp.errors import BadInput, GdbhypError
+from gdbhyp.hypervisors.linux import cache
+from gdbhyp.hypervisors.linux.btf import Btf
+from gdbhyp.hypervisors.linux.image import (
+    Anchor,
+    Image,
+    ReadOnly,
+    Table,
+    anchors,
+    behind_text,
+    describe,
+    map_of,
+    scan,
+    tables,
+    tables_in_image,
+    usual_controls,
+)
+from gdbhyp.hypervisors.linux.kallsyms import Symbol
+from gdbhyp.hypervisors.linux.memory import KernelMemory, of_host
+
+
+class NoKernel(GdbhypError):
+    """No Linux kernel was found; the sentence says where it was looked for."""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A running kernel.
+
+    ``base`` is the virtual address of its first symbol (``_text``; ``_stext`` where kallsyms is short) and
+    ``physical_base`` its physical one; the image is one piece of physical memory. ``how`` says how it was found,
+    ``memory`` reads its virtual addresses, ``image`` holds the symbols relative to ``base``.
+    """
+
+    base: VA
+    physical_base: PA
+    how: str
+    memory: KernelMemory
+    image: Image
+
+    @property
+    def build_id(self) -> str:
+        """The GNU build ID in hexadecimal, "" if there is none."""
+        return self.image.build_id
+
+    @property
+    def banner(self) -> str:
+        """``linux_banner``, "" if it was not found."""
+        return self.image.banner
+
+    def symbol(self, name: str) -> VA | None:
+        """Return the virtual address of a symbol, None if the kernel does not list it."""
+        offset = self.image.symbols.address(name)
+        return None if offset is None else VA(self.base + offset)
+
+    def symbols(self) -> Iterator[Symbol]:
+        """Yield all symbols in ascending order of their virtual addresses."""
+        base = self.base
+        return (Symbol(name, base + offset, kind) for name, offset, kind in self.image.symbols)
+
+    def name(self, address: int) -> str | None:
+        """Return ``name+0xoffset`` for a virtual address in the image, None for others."""
+        found = self.image.symbols.at(address - self.base)
+        if found is None or address - self.base > self.image.symbols.offsets[-1]:
+            return None
+        symbol, offset = found
+        return f"{symbol.name}+{offset:#x}" if offset else symbol.name
+
+    @cached_property
+    def btf(self) -> Btf:
+        """The kernel's types.
+
+        :raises BadInput: if the kernel carries none (CONFIG_DEBUG_INFO_BTF), or damaged ones.
+        """
+        return _types(self.image)
+
+
+_parsed: dict[str, Btf] = {}
+
+
+def _types(image: Image) -> Btf:
+    """Parse the types once for each kernel."""
+    if not image.types:
+        raise BadInput("the kernel carries no types (BTF), so its structures cannot be read")
+    if image.build_id not in _parsed or not image.build_id:
+        _parsed.clear()
+        _parsed[image.build_id] = Btf(image.types)
+    return _parsed[image.build_id]
+
+
+# Where exception vectors begin: the kernel's, KVM's at EL2, and the copies that mitigate Spectre and Meltdown.
+_VECTORS = (
+    "__kvm_nvhe___kvm_hyp_host_vector",
+    "__kvm_nvhe___kvm_hyp_vector",
+    "__kvm_hyp_vector",
+    "__kvm_nvhe___bp_harden_hyp_vecs",
+    "__bp_harden_hyp_vecs",
+    "vectors",
+    "__bp_harden_el1_vectors",
+    "tramp_vectors",
+)
+
+_known: list[tuple[Image, int, Table]] = []
+_MOST_KNOWN = 4
+
+
+def find_kernel(stop: Stop) -> Kernel:
+    """Return the host's Linux kernel, from any stop.
+
+    What was found once is verified (its build ID, and where it is) and used again; so is what the cache folder holds.
+
+    :raises NoKernel: if no CPU's registers lead to one, or memory that it needs is missing.
+    """
+    return _again(stop) or _from_cache(stop) or _afresh(stop)
+
+
+def _again(stop: Stop) -> Kernel | None:
+    """Return a kernel that was found before, if it is still where it was."""
+    for image, first, table in _known:
+        if _has_build_id(stop.machine, image, first):
+            kernel = _place(stop.machine, image, first, [table, *tables(stop.cpus())], "found before")
+            if kernel is not None:
+                return kernel
+    return None
+
+
+def _has_build_id(machine: Machine, image: Image, first: int) -> bool:
+    if not image.build_id:
+        return False
+    try:
+        return machine.memory.read(first + image.note + 16, 20).hex() == image.build_id
+    except GdbhypError:
+        return False
+
+
+def _place(
+    machine: Machine, image: Image, first: int, candidates: Iterable[Table], how: str
+) -> Kernel | None:
+    """Return the kernel whose first symbol is at physical address ``first``; None if no table agrees."""
+    if image.base_word is None:
+        return None
+    try:
+        base = int.from_bytes(machine.memory.read(first + image.base_word, 8), "little") + image.base_less
+        for table in candidates:
+            memory = of_host(machine, table.ttbr1, table.tcr)
+            if _maps(memory, base, first) and _maps(memory, base + image.base_word, first + image.base_word):
+                _remember(image, first, table)
+                return Kernel(VA(base), PA(first), f"{how}; its table is {table.why}", memory, image)
+    except GdbhypError:
+        return None
+    return None
+
+
+def _maps(memory: KernelMemory, va: int, pa: int) -> bool:
+    try:
+        return memory.physical(va) == pa
+    except GdbhypError:
+        return False
+
+
+def _remember(image: Image, first: int, table: Table) -> None:
+    entry = image, first, table
+    if entry in _known[:1]:
+        return
+    _known[:] = [entry, *(known for known in _known if known[0].build_id != image.build_id)][:_MOST_KNOWN]
+
+
+def _from_cache(stop: Stop) -> Kernel | None:
+    """Return a kernel of the cache folder, if an anchor is one of its vectors."""
+    headers = list(cache.headers())
+    if not headers:
+        return None
+    for anchor in anchors(stop):
+        for header in headers:
+            for offset in header["vectors"]:
+                first = (anchor.pa & ~0x7FF) - offset
+                try:
+                    note = stop.machine.memory.read(first + header["note"] + 16, 20).hex()
+                except GdbhypError:
+                    continue
+                if note != header["build_id"]:
+                    continue
+                image = cache.load(note)
+                if image is None:
+                    continue
+                kernel = _place(
+                    stop.machine,
+                    image,
+                    first,
+                    _candidates(stop, image, first),
+                    f"{anchor.why} points into it, and it is in the cache",
+                )
+                if kernel is not None:
+                    return kernel
+    return None
+
+
+def _candidates(stop: Stop, image: Image, first: int) -> Iterator[Table]:
+    yield from tables(stop.cpus())
+    if image.root is not None:
+        yield Table(first + image.root, image.tcr, "swapper_pg_dir in the image")
+
+
+def _afresh(stop: Stop) -> Kernel:
+    """Find a kernel without any help.
+
+    :raises NoKernel: with what was tried.
+    """
+    tried = []
+    for anchor in anchors(stop):
+        tried.append(anchor.why)
+        found = _read_only(stop, anchor)
+        if found is not None:
+            kernel = _found(stop, found, f"{anchor.why} points into it")
+            if kernel is not None:
+                return kernel
+    found = _anywhere(stop)
+    if found is not None:
+        kernel = _found(stop, found, "its table of symbols was found by a search of memory")
+        if kernel is not None:
+            return kernel
+    where = ", ".join(dict.fromkeys(tried)) or "no register of a CPU leads to one"
+    raise NoKernel(f"no Linux kernel was found: tried {where}")
+
+
+def _read_only(stop: Stop, anchor: Anchor) -> ReadOnly | None:
+    try:
+        return scan(stop.machine.memory, behind_text(anchor))
+    except GdbhypError:
+        return None
+
+
+def _anywhere(stop: Stop) -> ReadOnly | None:
+    """Search all of a dump's memory; a live target's is too slow to read for that."""
+    if stop.origin == "live":
+        return None
+    for start, end in stop.ram():
+        found = scan(stop.machine.memory, start, end - start)
+        if found is not None:
+            return found
+    return None
+
+
+def _found(stop: Stop, found: ReadOnly, how: str) -> Kernel | None:
+    loaded = list(tables(stop.cpus()))
+    controls = dict.fromkeys([*(table.tcr for table in loaded), *usual_controls()])
+    mapped = map_of(stop.machine, found, loaded) or map_of(
+        stop.machine, found, tables_in_image(stop.machine, found, controls)
+    )
+    if mapped is None:
+        return None
+    memory, first, table = mapped
+    image = describe(stop.machine, found, first, table)
+    base = found.symbols.first
+    _remember(image, first, table)
+    cache.save(image, [offset for name in _VECTORS if (offset := image.symbols.address(name)) is not None])
+    return Kernel(VA(base), PA(first), f"{how}; its table is {table.why}", memory, image)
