@@ -21,6 +21,7 @@ return that no CPU known to be in EL2 can have made is a CPU's first.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple, cast, get_args
 
 from gdbhyp.arch import smccc
@@ -56,11 +57,13 @@ class Party(NamedTuple):
 HOST, HYPERVISOR, GUEST, UNKNOWN = Party("host"), Party("hypervisor"), Party("guest"), Party("unknown")
 
 
+@lru_cache(maxsize=1024)
 def is_host_at_el2(hcr: int) -> bool:
     """Return whether EL2 is the host (VHE) with this HCR_EL2."""
     return Hcr(hcr).el2_is_host
 
 
+@lru_cache(maxsize=4096)
 def party_below(hcr: int, vttbr: int, vtcr: int) -> Party:
     """Return who runs below EL2 with these registers; the rules are those of ``hyp-status``."""
     world, _ = world_below(Hcr(hcr), vttbr, vtcr)
@@ -208,6 +211,10 @@ class WorldTracker:
     def return_before(self, event: Taken) -> Returned | None:
         """Return how the CPU of ``event``, which was just taken, had last left EL2; None if that is not known."""
         return self._cpus[event.cpu].left if event.cpu in self._cpus else None
+
+    def below(self, cpu: int) -> Party | None:
+        """Return who runs below EL2 on a CPU, or ran there last; None if nothing is known of it."""
+        return self._cpus[cpu].below if cpu in self._cpus else None
 
     def settle(self, party: Party) -> Party:
         """Return the party as all that has been seen by now names it."""

@@ -16,6 +16,8 @@
  *   page vm= ipa= pa=                                  the physical page behind an IPA, from /proc/self/pagemap
  *   mmio vm= vcpu= seq= ipa= len= write= data=         a KVM_EXIT_MMIO; seq counts those of the vCPU from 1
  *   count vm= vcpu= mmio= intr= rounds=                so far; every two seconds, and at the end
+ *   kernel exits= hvc= wfi= wfe= mmio= signal=         at the end, when no vCPU runs any more: KVM's own counters of
+ *                                                      all VMs, from debugfs
  * and "RIG READY" when every vCPU has made its first rounds, or "RIG FAILED: why".
  */
 
@@ -114,6 +116,7 @@ extern const uint8_t guest_image[], guest_image_end[], guest_spun[];
 static long vms = 1, vcpus = 1, memory_mib = 16, mmu = 1, wfi = 1, spin = 300000, tick_ms = 10;
 static long mmio_lines = 64, mmio_rate = 20, seconds;
 static int kvm_fd;
+static volatile int ending;
 
 /* A line in one write that no tick cuts short, so that two threads do not mix theirs. */
 static void say(const char *format, ...)
@@ -350,7 +353,7 @@ __attribute__((noinline)) static void mmio_exit(struct vcpu *vcpu)
 static void *run_vcpu(void *argument)
 {
     struct vcpu *vcpu = argument;
-    for (;;) {
+    while (!ending) {
         if (ioctl(vcpu->fd, KVM_RUN, 0) && errno != EINTR)
             die("KVM_RUN");
         if (vcpu->run->exit_reason == KVM_EXIT_MMIO) {
@@ -362,6 +365,7 @@ static void *run_vcpu(void *argument)
             exit(1);
         }
     }
+    return NULL;
 }
 
 /* What backs an IPA: the second opinion for every stage-2 walk. Bit 63 of a pagemap entry: present. */
@@ -390,6 +394,25 @@ static void say_counts(struct vcpu *vcpu)
 {
     say("VMM count vm=%d vcpu=%d mmio=%lu intr=%lu rounds=%lu\n", vcpu->vm->number, vcpu->number, vcpu->mmio,
         vcpu->interrupted, vcpu->round);
+}
+
+/* One of KVM's counters, summed over its VMs. */
+static unsigned long kernel_counter(const char *name)
+{
+    char path[64], text[32] = "";
+    snprintf(path, sizeof path, "/sys/kernel/debug/kvm/%s", name);
+    int file = open(path, O_RDONLY);
+    if (file < 0 || read(file, text, sizeof text - 1) <= 0)
+        die(path);
+    close(file);
+    return strtoul(text, NULL, 0);
+}
+
+static void say_kernel_counters(void)
+{
+    say("VMM kernel exits=%lu hvc=%lu wfi=%lu wfe=%lu mmio=%lu signal=%lu\n", kernel_counter("exits"),
+        kernel_counter("hvc_exit_stat"), kernel_counter("wfi_exit_stat"), kernel_counter("wfe_exit_stat"),
+        kernel_counter("mmio_exit_user"), kernel_counter("signal_exits"));
 }
 
 static void ignore_signal(int number)
@@ -481,8 +504,13 @@ int main(int argc, char **argv)
         for (int i = 0; i < count; i++)
             say_counts(&all[i]);
     }
+    ending = 1;
+    for (int i = 0; i < count; i++)
+        while (pthread_tryjoin_np(all[i].thread, NULL))
+            tick(&all[i], 1);
     for (int i = 0; i < count; i++)
         say_counts(&all[i]);
+    say_kernel_counters();
     say("RIG DONE\n");
     exit(0);
 }
