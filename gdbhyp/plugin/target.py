@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
-from typing import Literal
+from typing import Literal, cast
 
 import gdb
 
@@ -39,10 +40,11 @@ class FrameRegisters:
     def _read(self, name: str) -> int | None:
         for stub_name in stub_names(name):
             if stub_name in self._shown:
-                try:
-                    return self._value(stub_name)
-                except gdb.error:
-                    return self._value_again(stub_name)
+                with _watched():
+                    try:
+                        return self._value(stub_name)
+                    except gdb.error:
+                        return self._value_again(stub_name)
         return None
 
     def _value(self, stub_name: str) -> int:
@@ -114,6 +116,40 @@ def _ram_map() -> RamMap:
     return _ram_of[key]
 
 
+_LATE = (
+    "the stub answered too late, and its answers no longer belong to the questions: attach again with 'target remote', "
+    "after 'set remotetimeout 30' if the machine is slow"
+)
+_ASK_MODE = b"qqemu.PhyMemMode"
+
+
+def _check_in_step(connection: gdb.RemoteTargetConnection) -> None:
+    """Refuse to answer when GDB gave up waiting for an answer that came later, and takes each for the next question's.
+
+    The mode is a digit (or nothing, from a stub without), the PC sixteen: neither can be the other's.
+
+    :raises NoTarget: then.
+    """
+    if send(connection, _ASK_MODE) not in (*_MODES, b"") or send(connection, _READ_PC) in _MODES:
+        raise NoTarget(_LATE)
+
+
+_MODES = (b"0", b"1")
+
+
+@contextlib.contextmanager
+def _watched() -> Iterator[None]:
+    """Check that the stub is in step if the block took so long that GDB may have given up waiting for an answer."""
+    began = time.monotonic()
+    yield
+    patience = cast("int | None", gdb.parameter("remotetimeout"))
+    connection = gdb.selected_inferior().connection
+    if patience is not None and time.monotonic() - began >= patience:
+        if not isinstance(connection, gdb.RemoteTargetConnection):
+            raise NoTarget(LOST)
+        _check_in_step(connection)
+
+
 _STALE = (
     "GDB's registers are not the CPU's: it ran or was reset behind GDB's back; type "
     "'maintenance flush register-cache' to read them again"
@@ -170,7 +206,10 @@ def live_stop() -> Iterator[Stop]:
         raise NoTarget(f"the target is {architecture}, not AArch64")
     connection = gdb.selected_inferior().connection
     registers = FrameRegisters(frame)
-    if registers.get("HCR_EL2") is None or not isinstance(connection, gdb.RemoteTargetConnection):
+    has_el2 = registers.get("HCR_EL2") is not None
+    if isinstance(connection, gdb.RemoteTargetConnection):
+        _check_in_step(connection)
+    if not has_el2 or not isinstance(connection, gdb.RemoteTargetConnection):
         raise NoTarget(_NO_EL2)
     _check_current(connection, registers)
     with PhysicalMemory(connection, _ram_map) as memory:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,7 +74,7 @@ def lines_of(text: str) -> list[Any]:
     return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("kind", ["delay", "nak", "shorten", "error"])
 def test_right_or_a_sentence(far: GdbSession, line: Proxy, kind: str, seed: int) -> None:
     right = {command: answer(far, command)[0] for command in LINES}
@@ -116,3 +120,50 @@ def differences(where: str, found: Any, expected: Any) -> Iterator[str]:
                 yield from differences(f"{where}.{key}", found[key], expected[key])
     elif found is not None and found != expected and not (where.endswith(".certain") and not found):
         yield f"{where} is {found}, not {expected}"
+
+
+LATE = "the stub answered too late, and its answers no longer belong to the questions"
+
+
+def test_answers_that_come_too_late(
+    far: GdbSession, machine: qemu.Machine, line: Proxy, gdb_program: str, tmp_path: Path
+) -> None:
+    """QEMU stands still for longer than GDB waits, and then answers all: each is taken for the next question's."""
+    right = answer(far, "hyp-walk --regime EL1 $FAR_EL2")[0]
+    forget_registers(far)
+    os.kill(machine.process.pid, signal.SIGSTOP)
+    waking = threading.Timer(4 * TIMEOUT, lambda: os.kill(machine.process.pid, signal.SIGCONT))
+    waking.start()
+    told = [answer(far, "hyp-walk --regime EL1 $FAR_EL2") for _ in range(4)]
+    waking.join()
+    assert [said for said, _ in told if said not in (None, right)] == []
+    assert any(LATE in sentence for _, sentence in told)
+    far.run("disconnect")
+    attach_again(far, line)
+    assert answer(far, "hyp-walk --regime EL1 $FAR_EL2")[0] == right
+
+
+def attach_again(session: GdbSession, line: Proxy) -> None:
+    """Attach as a person does, again if QEMU still has an answer for whom it talked to before."""
+    for _ in range(3):
+        with contextlib.suppress(CommandError):
+            session.run(f"target remote {line.path}")
+            return
+    raise AssertionError(f"cannot attach again: {line.injected}")
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_line_that_hangs_up(far: GdbSession, line: Proxy, seed: int) -> None:
+    """In the middle of a map the line is cut, while the mode is ours; after another attach it is given back."""
+    right = answer(far, "hyp-map --stage2")[0]
+    plan = Plan(("close",), 0.3, seed)
+    for _ in range(8):
+        line.plan = plan
+        said, sentence = answer(far, "hyp-map --stage2")
+        line.plan = None
+        if said is None:
+            assert sentence.startswith("the connection to the target is lost")
+            attach_again(far, line)
+        assert answer(far, "hyp-map --stage2")[0] == right
+        assert "0" in far.run("maintenance packet qqemu.PhyMemMode").splitlines()[-1]
+    assert line.injected
