@@ -10,12 +10,12 @@ from __future__ import annotations
 import mmap
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gdbhyp.errors import BadInput
 from gdbhyp.targets.flat import PA_LIMIT, FlatMemory, Gap, Segment, map_file
-from gdbhyp.targets.notes import Note, notes
+from gdbhyp.targets.notes import NT_ARM_SVE, Note, read_notes
 
 MAGIC = b"\x7fELF"
 PT_LOAD, PT_NOTE = 1, 4
@@ -67,16 +67,16 @@ def open_elf(path: Path) -> ElfCore:
     except struct.error as error:
         raise BadInput(f"{path} is a damaged ELF file: it is cut off inside its headers") from error
     loaded = [part for part in parts if part.kind == PT_LOAD and part.physical < PA_LIMIT]
+    expected = max((part.offset + part.in_file for part in loaded), default=0)
+    described = _notes(contents, parts, path, big=order == ">", cut=expected > len(contents))
+    loaded = [replace(part, offset=part.offset - described.shift) for part in loaded]
     segments, gaps = _memory(contents, loaded)
     if not segments:
         raise BadInput(f"{path} has no memory in it: no PT_LOAD segment with contents")
     if len(loaded) > 1 and not any(part.physical for part in loaded):
         raise BadInput(f"{path} has no physical addresses: it is the core of a process, not of a machine")
     missing = sum(max(0, part.offset + part.in_file - max(len(contents), part.offset)) for part in loaded)
-    found = [
-        note for part in parts if part.kind == PT_NOTE for note in _notes(contents, part, path, order == ">")
-    ]
-    return ElfCore(FlatMemory(segments, gaps), tuple(found), order == ">", missing)
+    return ElfCore(FlatMemory(segments, gaps), described.notes, order == ">", missing)
 
 
 def _order(contents: bytes | mmap.mmap, path: Path) -> str:
@@ -139,9 +139,37 @@ def _memory(contents: bytes | mmap.mmap, parts: Sequence[_Part]) -> tuple[list[S
     return segments, gaps
 
 
-def _notes(contents: bytes | mmap.mmap, part: _Part, path: Path, big: bool) -> Sequence[Note]:
-    if part.offset + part.in_file > len(contents) or part.in_file > _MOST_NOTES:
-        raise BadInput(
-            f"{path} is damaged: its notes are {part.in_file} bytes at {part.offset}, beyond its end"
-        )
-    return tuple(notes(contents[part.offset : part.offset + part.in_file], path, big=big))
+@dataclass(frozen=True)
+class _Notes:
+    """The notes, and how much nearer to the file's beginning than its headers say its memory is."""
+
+    notes: tuple[Note, ...]
+    shift: int = 0
+
+
+def _notes(
+    contents: bytes | mmap.mmap, parts: Sequence[_Part], path: Path, *, big: bool, cut: bool
+) -> _Notes:
+    """Read all PT_NOTE segments.
+
+    QEMU (7.2 to 10.0 at least) makes room for as many notes as CPU 0's times the number of CPUs. A CPU with a smaller
+    SVE vector length than CPU 0 writes less, memory follows at once, and the file is ``cut`` short by the difference.
+    """
+    found: list[Note] = []
+    shift = 0
+    for part in (part for part in parts if part.kind == PT_NOTE):
+        if part.offset + part.in_file > len(contents) or part.in_file > _MOST_NOTES:
+            raise BadInput(
+                f"{path} is damaged: its notes are {part.in_file} bytes at {part.offset}, beyond its end"
+            )
+        data = contents[part.offset : part.offset + part.in_file]
+        some, end = read_notes(bytes(data), big=big)
+        found.extend(some)
+        if len({len(note.contents) for note in some if note.kind == NT_ARM_SVE}) > 1 and cut:
+            shift = part.in_file - end
+        elif any(data[end : end + _NOTE_HEADER]):
+            raise BadInput(f"{path} is damaged: what is at byte {end} of its notes is no note")
+    return _Notes(tuple(found), shift)
+
+
+_NOTE_HEADER = 12

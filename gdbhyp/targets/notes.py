@@ -8,16 +8,18 @@ lines of KEY=VALUE (Linux, Documentation/admin-guide/kdump/vmcoreinfo.rst); "gdb
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gdbhyp.errors import BadInput
 
 NT_PRSTATUS = 1
 NT_FPREGSET = 2
+NT_ARM_SVE = 0x405
 _HEADER = struct.Struct("<III")
 _BIG_HEADER = struct.Struct(">III")
 _MOST_NOTES = 1 << 17
+_LONGEST_NAME = 32
 
 # elf_prstatus: 112 bytes of signal and process data, x0 to x30, sp, pc, pstate, and pr_fpvalid.
 PRSTATUS_REGISTERS = 112
@@ -36,28 +38,28 @@ class Note:
     contents: bytes
 
 
-def notes(data: bytes, path: object, *, big: bool = False) -> Iterator[Note]:
-    """Yield the notes of one PT_NOTE segment.
+def read_notes(data: bytes, *, big: bool = False) -> tuple[tuple[Note, ...], int]:
+    """Return the notes at the beginning of ``data``, and where what is no note begins.
 
-    :raises BadInput: with a sentence, if a note claims more than there is.
+    A note has a printable owner, and contents that end inside ``data``.
     """
     header = _BIG_HEADER if big else _HEADER
-    at = count = 0
-    while at + header.size <= len(data):
+    found: list[Note] = []
+    at = 0
+    while at + header.size <= len(data) and len(found) < _MOST_NOTES:
         name_size, size, kind = header.unpack_from(data, at)
-        if not (name_size or size or kind):
-            # The kernel ends the notes of a CPU that never stopped with an empty one.
-            return
-        count += 1
         name_at = at + header.size
         contents_at = name_at + _aligned(name_size)
-        if contents_at + size > len(data) or count > _MOST_NOTES:
-            raise BadInput(
-                f"{path} is damaged: a note at byte {at} of its notes claims {size} bytes of contents"
-            )
-        name = bytes(data[name_at : name_at + name_size]).rstrip(b"\0").decode("ascii", "replace")
-        yield Note(name, kind, bytes(data[contents_at : contents_at + size]))
+        name = data[name_at : name_at + min(name_size, _LONGEST_NAME)]
+        if contents_at + size > len(data) or not _is_owner(name):
+            break
+        found.append(Note(name[:-1].decode(), kind, data[contents_at : contents_at + size]))
         at = contents_at + _aligned(size)
+    return tuple(found), at
+
+
+def _is_owner(name: bytes) -> bool:
+    return name[-1:] == b"\0" and name[:-1].isalnum()
 
 
 def note(name: str, kind: int, contents: bytes) -> bytes:

@@ -107,14 +107,20 @@ def test_an_empty_note_ends_a_cpus_notes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("notes", "sentence"),
     [
-        (struct.pack("<III", 5, 0xFFFF_FFFF, 1) + b"CORE\0\0\0\0", "a note at byte 0 of its notes claims"),
-        (struct.pack("<III", 0xFFFF_FFFF, 4, 1) + b"CORE\0\0\0\0", "a note at byte 0 of its notes claims"),
+        (
+            struct.pack("<III", 5, 0xFFFF_FFFF, 1) + b"CORE\0\0\0\0",
+            "what is at byte 0 of its notes is no note",
+        ),
+        (
+            struct.pack("<III", 0xFFFF_FFFF, 4, 1) + b"CORE\0\0\0\0",
+            "what is at byte 0 of its notes is no note",
+        ),
         (note(b"CORE", 1, bytes(100)), "an NT_PRSTATUS note has 100 bytes"),
         (note(b"gdbhyp", 1, b"[" * 100_000), "its gdbhyp note cannot be read"),
         (note(b"gdbhyp", 1, b"{}"), "its gdbhyp note cannot be read (KeyError)"),
         (note(b"gdbhyp", 1, b"\xff"), "its gdbhyp note cannot be read"),
         (note(b"gdbhyp", 1, b'{"format": 9, "gdbhyp": "7"}'), "written by a later gdbhyp (7)"),
-        (struct.pack("<III", 1, 0, 7) * (1 << 18), "a note at byte"),
+        (struct.pack("<III4s", 2, 0, 7, b"A") * (1 << 18), "of its notes is no note"),
     ],
 )
 def test_bad_notes(notes: bytes, sentence: str, tmp_path: Path) -> None:
@@ -151,3 +157,20 @@ def test_bad_headers(at: int, value: bytes, sentence: str, tmp_path: Path) -> No
 def test_a_process_is_no_machine(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="the core of a process"):
         open_dump(core(tmp_path / "core", [(0, bytes(8), 8), (0, bytes(8), 8)]))
+
+
+def test_notes_shorter_than_their_header_says(tmp_path: Path) -> None:
+    """QEMU sizes all CPUs' notes by CPU 0's SVE vector length: with shorter ones, memory follows too early."""
+
+    def sve(size: int) -> bytes:
+        return note(b"LINUX", 0x405, bytes(size))
+
+    written = prstatus(1, 2, 3, EL1H) + sve(0x240) + prstatus(4, 5, 6, EL1H) + sve(0x40)
+    claimed = written + b"\xff" * 0x200
+    path = Path(core(tmp_path / "core", {0x1000: b"A" * 0x400, 0x2000: b"B" * 16}, claimed))
+    path.write_bytes(path.read_bytes().replace(b"\xff" * 0x200, b""))
+    dump = open_dump(str(path))
+    assert (dump.memory.read(0x1000, 0x400), dump.memory.read(0x2000, 16)) == (b"A" * 0x400, b"B" * 16)
+    assert (len(dump.cpus), dump.problems) == (2, ())
+    whole = Path(core(tmp_path / "whole", {0x1000: b"A" * 16}, written))
+    assert open_dump(str(whole)).memory.read(0x1000, 16) == b"A" * 16
