@@ -17,6 +17,7 @@ from gdbhyp.render.progress import Progress
 if TYPE_CHECKING:
     from gdbhyp.commands.declaration import Tracer
     from gdbhyp.engine.stop import Stop
+    from gdbhyp.render.progress import Progress
     from gdbhyp.render.style import Style
 
 _LAUNCHERS = {

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from gdbhyp.commands import roots
 from gdbhyp.commands.declaration import Argument, Command, Context
+from gdbhyp.commands.ranges import parse_range
 from gdbhyp.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ def _run(context: Context, arguments: Namespace) -> Any:
     from gdbhyp.analyses import map
 
     stages = roots.stages_option(arguments, default=None)
-    start, end = _range(context, arguments.range)
+    start, end = parse_range(context, arguments.range) if arguments.range else (None, None)
     question = map.Question(
         roots.regime_option(context, arguments),
         stages,
@@ -29,21 +30,6 @@ def _run(context: Context, arguments: Namespace) -> Any:
         _most_tables(context, arguments),
     )
     return map.map_tables(context.stop(), question)
-
-
-def _range(context: Context, text: str | None) -> tuple[int | None, int | None]:
-    """Return the first address and the one behind the last of ``START-END`` or ``START+SIZE``."""
-    if text is None:
-        return None, None
-    for separator in ("..", "+", "-"):
-        left, found, right = text.partition(separator)
-        if found and left.strip() and right.strip():
-            start, second = context.number(left), context.number(right)
-            end = start + second if separator == "+" else second
-            if end <= start:
-                raise UsageError(f"the range {text} is empty: its end is exclusive and lies behind its start")
-            return start, end
-    raise UsageError(f"'{text}' is no range: write START-END (END exclusive) or START+SIZE")
 
 
 def _most_tables(context: Context, arguments: Namespace) -> int:

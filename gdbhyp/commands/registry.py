@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gdbhyp.commands import annotate, at, esr, find, ipa, map, reg, status, trace, walk
+from gdbhyp.commands import annotate, at, esr, find, ipa, map, reg, snapshot, status, trace, walk
 from gdbhyp.commands.declaration import Command
 from gdbhyp.commands.offline import offline, with_dump
 
@@ -25,5 +25,7 @@ COMMANDS: tuple[Command, ...] = (
     offline(find.COMMAND),
     trace.COMMAND,
     trace.OFFLINE,
+    snapshot.COMMAND,
+    offline(snapshot.COMMAND),
     annotate.COMMAND,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +22,8 @@ class Stop:
     of the current regime as ``name+offset``, or returns None. ``origin`` says where the values come from ("live", or
     a file). ``cpu`` counts from 0; ``count_cpus()`` says how many there are, which may take a question to the target.
     ``others()`` are the machine's other CPUs, and ``ram()`` the physical ranges (start, end) that hold memory, end
-    exclusive and ascending, empty where that is not known.
+    exclusive and ascending, empty where that is not known. ``every_register()`` are all that the target shows of this
+    CPU, by the architecture's names and the target's, and ``versions()`` names the programs that the target is made of.
     ``memo`` keeps what was computed about the machine for as long as it stands still; what is put there must not hold
     on to the target.
     """
@@ -35,6 +36,8 @@ class Stop:
     others: Callable[[], Sequence[Stop]] = lambda: ()
     ram: Callable[[], Sequence[tuple[int, int]]] = lambda: ()
     memo: MutableMapping[object, Any] = field(default_factory=dict, compare=False, repr=False)
+    every_register: Callable[[], Mapping[str, int]] = dict
+    versions: Callable[[], Mapping[str, str]] = dict
 
     def cpus(self) -> tuple[Stop, ...]:
         """Return every CPU of the machine, this one included, in ascending order."""

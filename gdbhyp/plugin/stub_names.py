@@ -6,6 +6,9 @@ QEMU names a register that AArch32 shares by its AArch32 name, and marks ID regi
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+
 QEMU = {
     "SCTLR_EL1": ("SCTLR",),
     "CPACR_EL1": ("CPACR",),
@@ -29,6 +32,17 @@ QEMU = {
     "PC": ("pc",),
     "SP": ("sp",),
 }
+
+
+# Views of the vector registers, which have no integer value of their own, and of halves of the general ones.
+_VIEWS = re.compile(r"[vqdshbzwp]\d+(_.*)?|ffr|v\d+_.*")
+
+
+def integer_names(shown: Iterable[str]) -> list[str]:
+    """Return all names under which a question may ask for one of the registers ``shown``, the stub's among them."""
+    names = {name for name in shown if not _VIEWS.fullmatch(name)}
+    known = (*QEMU, *(f"X{number}" for number in range(31)))
+    return sorted(names | {name for name in known if not names.isdisjoint(stub_names(name))})
 
 
 def stub_names(name: str) -> tuple[str, ...]:

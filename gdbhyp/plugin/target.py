@@ -14,7 +14,7 @@ from gdbhyp.engine.stop import Stop
 from gdbhyp.errors import NoTarget
 from gdbhyp.plugin.memo import stop_memo
 from gdbhyp.plugin.remote import LOST, PhysicalMemory, RamMap, is_connected, send
-from gdbhyp.plugin.stub_names import stub_names
+from gdbhyp.plugin.stub_names import integer_names, stub_names
 from gdbhyp.plugin.threads import borrowed_thread
 
 _NOTHING = "nothing is being debugged: attach with 'target remote HOST:PORT' first"
@@ -67,6 +67,11 @@ class FrameRegisters:
             if not self._frame.is_valid():
                 raise NoTarget(f"GDB cannot read the CPU's registers ({error})") from error
             return None
+
+    def every(self) -> dict[str, int]:
+        """Return every register that has an integer value, by each of its names."""
+        values = {name: self.get(name) for name in integer_names(self._shown)}
+        return {name: value for name, value in values.items() if value is not None}
 
     def ask_stub(self) -> None:
         """Make GDB ask the stub for registers of this CPU.
@@ -229,12 +234,22 @@ class ThreadRegisters:
 
     def get(self, name: str, /) -> int | None:
         if name not in self._known:
-            if self._thread.is_running():
-                raise NoTarget(f"CPU {_cpu_of(self._thread)} is running: stop it first, with 'interrupt -a'")
+            self._check_stopped()
             self._memory.give_back()
             with borrowed_thread(self._thread):
                 self._known[name] = FrameRegisters(_newest_frame(lost=LOST)).get(name)
         return self._known[name]
+
+    def every(self) -> dict[str, int]:
+        """Return every register that has an integer value, by each of its names."""
+        self._check_stopped()
+        self._memory.give_back()
+        with borrowed_thread(self._thread):
+            return FrameRegisters(_newest_frame(lost=LOST)).every()
+
+    def _check_stopped(self) -> None:
+        if self._thread.is_running():
+            raise NoTarget(f"CPU {_cpu_of(self._thread)} is running: stop it first, with 'interrupt -a'")
 
 
 class _Cpus:
@@ -255,6 +270,8 @@ class _Cpus:
             others=lambda: self._all_but(number),
             ram=lambda: tuple((first, last + 1) for first, last in _ram_map().ranges),
             memo=stop_memo(),
+            every_register=registers.every,
+            versions=_versions,
         )
 
     def _all_but(self, number: int) -> list[Stop]:
@@ -262,6 +279,15 @@ class _Cpus:
             if thread.num not in self._stops:
                 self._stops[thread.num] = self._stop(thread, ThreadRegisters(thread, self._memory))
         return [stop for num, stop in self._stops.items() if num != number]
+
+
+def _versions() -> dict[str, str]:
+    """Return the version of GDB, and of QEMU where there is a monitor to ask."""
+    found = {"GDB": gdb.VERSION}
+    with contextlib.suppress(gdb.error):
+        said = gdb.execute("monitor info version", to_string=True).split()
+        found |= {"QEMU": said[0]} if said else {}
+    return found
 
 
 def _cpu_of(thread: gdb.InferiorThread) -> int:

@@ -64,6 +64,8 @@ class Dump:
             symbol=self.snapshot.symbols.get if self.snapshot else _no_symbol,
             others=lambda: [self._stop(n, {}) for n in range(count) if n != cpu],
             ram=lambda: self.ram,
+            every_register=lambda: registers,
+            versions=lambda: self.snapshot.versions if self.snapshot else {},
         )
 
 
@@ -168,7 +170,7 @@ def _elf_dump(name: str) -> Dump:
     return Dump(
         name=name,
         form="gdbhyp snapshot" if taken else "ELF core",
-        memory=core.memory,
+        memory=core.memory.within(taken.ram, "it was left out of the snapshot") if taken else core.memory,
         ranges=core.memory.ranges,
         ram=taken.ram if taken else core.memory.ranges,
         cpus=taken.cpus if taken else tuple(cpus),

@@ -28,7 +28,7 @@ _CLASS64 = 2
 _ORDERS = {1: "<", 2: ">"}
 _MACHINES = {3: "x86", 40: "Arm (AArch32)", 62: "x86-64", 243: "RISC-V", 22: "s390", 21: "PowerPC64"}
 # With more than 65534 program headers, their number is in sh_info of the first section header.
-_PN_XNUM, _SH_INFO = 0xFFFF, 44
+PN_XNUM, _SH_INFO = 0xFFFF, 44
 _MOST_SEGMENTS = 1 << 20
 _MOST_NOTES = 1 << 28
 
@@ -96,7 +96,7 @@ def _order(contents: bytes | mmap.mmap, path: Path) -> str:
 def _parts(contents: bytes | mmap.mmap, order: str, path: Path) -> list[_Part]:
     header = struct.unpack_from(order + HEADER, contents)
     start, sections, entry_size, count = header[5], header[6], header[9], header[10]
-    if count == _PN_XNUM:
+    if count == PN_XNUM:
         (count,) = struct.unpack_from(order + "I", contents, sections + _SH_INFO)
     entry = struct.Struct(order + PROGRAM_HEADER)
     if entry_size < entry.size or count > _MOST_SEGMENTS or start + count * entry_size > len(contents):

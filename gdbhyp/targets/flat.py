@@ -36,13 +36,22 @@ class Gap:
     reason: str
 
 
-class FlatMemory:
-    """A Reader over segments of physical memory that do not overlap; ``gaps`` says what is missing between them."""
+_NOWHERE = "it is in none of the given files"
 
-    def __init__(self, segments: Sequence[Segment], gaps: Sequence[Gap] = ()) -> None:
+
+class FlatMemory:
+    """A Reader over segments of physical memory that do not overlap.
+
+    ``gaps`` says what is missing between them, and ``nowhere`` why there is nothing at any other address.
+    """
+
+    def __init__(
+        self, segments: Sequence[Segment], gaps: Sequence[Gap] = (), nowhere: str = _NOWHERE
+    ) -> None:
         self._segments = sorted(segments, key=lambda s: s.start)
         self._starts = [s.start for s in self._segments]
         self._gaps = sorted(gaps, key=lambda gap: gap.start)
+        self._nowhere = nowhere
         self._gap_starts = [gap.start for gap in self._gaps]
         for left, right in zip(self._segments, self._segments[1:], strict=False):
             if right.start < left.end:
@@ -54,6 +63,11 @@ class FlatMemory:
     def ranges(self) -> tuple[tuple[int, int], ...]:
         """The physical ranges [start, end) that have contents, ascending; neighbours are one."""
         return merged((s.start, s.end) for s in self._segments)
+
+    def within(self, ram: Sequence[tuple[int, int]], left_out: str) -> FlatMemory:
+        """Return the same where it is known what memory the machine has, and why some of it may have no contents."""
+        gaps = [Gap(start, end, left_out) for start, end in ram]
+        return FlatMemory(self._segments, gaps, "the machine has no memory there")
 
     def read(self, address: int, size: int, /) -> bytes:
         """Return ``size`` bytes of physical memory, also across adjacent images.
@@ -87,7 +101,7 @@ class FlatMemory:
         position = bisect_right(self._gap_starts, at) - 1
         if position >= 0 and at < self._gaps[position].end:
             return MemoryUnavailable("PA", address, size, self._gaps[position].reason, at, unsaved=True)
-        return MemoryUnavailable("PA", address, size, "it is in none of the given files", at)
+        return MemoryUnavailable("PA", address, size, self._nowhere, at)
 
 
 def merged(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:

@@ -2,7 +2,7 @@
 
 A snapshot is an ELF core. Its note is named "gdbhyp", has type 1 and holds one JSON object in UTF-8::
 
-    {"format": 1, "gdbhyp": "0.1.0", "created": "2026-05-01T12:00:00Z", "target": "…", "contents": "all",
+    {"format": 1, "gdbhyp": "0.1.0", "created": "2026-05-01T12:00:00Z", "versions": {"QEMU": "7.2"}, "contents": "all",
      "selected": 0, "cpus": [{"HCR_EL2": "0x…", …}, …], "ram": [["0x40000000", "0x60000000"], …],
      "symbols": {"0xffff800008012345": "el1_sync+4", …}}
 
@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from gdbhyp.errors import BadInput
 
@@ -26,14 +26,17 @@ _LARGEST_NOTE = 1 << 26
 _MOST_CPUS = 1 << 14
 
 
+Contents = Literal["all", "tables", "ranges"]
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """The machine at the moment of the snapshot; ``selected`` is the CPU that was asked."""
 
     gdbhyp: str
     created: str
-    target: str
-    contents: str
+    versions: Mapping[str, str]
+    contents: Contents
     selected: int
     cpus: tuple[Mapping[str, int], ...]
     ram: tuple[tuple[int, int], ...]
@@ -46,7 +49,7 @@ def encode(snapshot: Snapshot) -> bytes:
         "format": _FORMAT,
         "gdbhyp": snapshot.gdbhyp,
         "created": snapshot.created,
-        "target": snapshot.target,
+        "versions": dict(snapshot.versions),
         "contents": snapshot.contents,
         "selected": snapshot.selected,
         "cpus": [{name: hex(value) for name, value in cpu.items()} for cpu in snapshot.cpus],
@@ -79,9 +82,13 @@ def _snapshot(document: Mapping[str, Any]) -> Snapshot:
     selected = int(document["selected"])
     if not 0 <= selected < len(cpus) <= _MOST_CPUS:
         raise ValueError("the selected CPU is not among the CPUs")
-    words = {name: str(document[name]) for name in ("gdbhyp", "created", "target", "contents")}
+    if document["contents"] not in get_args(Contents):
+        raise ValueError("contents of no known kind")
     return Snapshot(
-        **words,
+        gdbhyp=str(document["gdbhyp"]),
+        created=str(document["created"]),
+        contents=document["contents"],
+        versions={str(name): str(version) for name, version in document["versions"].items()},
         selected=selected,
         cpus=cpus,
         ram=tuple((int(start, 16), int(end, 16)) for start, end in document["ram"]),
