@@ -43,8 +43,11 @@ class LiveContext:
             raise UsageError(f"cannot evaluate '{text}': {error}") from error
 
     def tracer(self) -> Tracer:
+        from gdbhyp.plugin.core import is_core
         from gdbhyp.plugin.trace import tracer
 
+        if is_core():
+            raise NoTarget("a core file does not run: recording world switches needs a live target")
         return tracer()
 
     def warn(self, sentence: str) -> None:

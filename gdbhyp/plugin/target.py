@@ -12,6 +12,7 @@ import gdb
 from gdbhyp.engine.machine import Machine, pstate_of
 from gdbhyp.engine.stop import Stop
 from gdbhyp.errors import NoTarget
+from gdbhyp.plugin.core import core_stop, is_core
 from gdbhyp.plugin.memo import stop_memo
 from gdbhyp.plugin.remote import LOST, PhysicalMemory, RamMap, is_connected, send
 from gdbhyp.plugin.stub_names import integer_names, stub_names
@@ -209,6 +210,9 @@ def live_stop() -> Iterator[Stop]:
     architecture = frame.architecture().name()
     if not architecture.startswith("aarch64"):
         raise NoTarget(f"the target is {architecture}, not AArch64")
+    if is_core():
+        yield core_stop(_symbol)
+        return
     connection = gdb.selected_inferior().connection
     registers = FrameRegisters(frame)
     has_el2 = registers.get("HCR_EL2") is not None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from gdbhyp.arch.features import EVERYTHING, ID_REGISTERS
 from gdbhyp.engine.machine import Machine, Reader, pstate_of
@@ -36,6 +37,7 @@ class Dump:
     vmcoreinfo: Mapping[str, str] | None = None
     snapshot: Snapshot | None = None
     problems: tuple[str, ...] = ()
+    memo: MutableMapping[object, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def stop(self, cpu: int | None = None, given: Mapping[str, int] | None = None) -> Stop:
         """Return a CPU of the dump as a Stop; ``given`` are registers that hold in place of the dump's.
@@ -65,6 +67,7 @@ class Dump:
             others=lambda: [self._stop(n, {}) for n in range(count) if n != cpu],
             ram=lambda: self.ram,
             every_register=lambda: registers,
+            memo=self.memo,
             versions=lambda: self.snapshot.versions if self.snapshot else {},
         )
 

@@ -1,6 +1,6 @@
 """The note by which a snapshot says everything about a stopped machine but its memory.
 
-A snapshot is an ELF core. Its note is named "gdbhyp", has type 1 and holds one JSON object in UTF-8::
+A snapshot is an ELF core. Its note is named "gdbhyp", has type 0x48595001 and holds one JSON object in UTF-8::
 
     {"format": 1, "gdbhyp": "0.1.0", "created": "2026-05-01T12:00:00Z", "versions": {"QEMU": "7.2"}, "contents": "all",
      "selected": 0, "cpus": [{"HCR_EL2": "0x…", …}, …], "ram": [["0x40000000", "0x60000000"], …],
@@ -20,7 +20,7 @@ from typing import Any, Literal, get_args
 
 from gdbhyp.errors import BadInput
 
-NOTE_NAME, NOTE_TYPE = "gdbhyp", 1
+NOTE_NAME, NOTE_TYPE = "gdbhyp", 0x4859_5001
 _FORMAT = 1
 _LARGEST_NOTE = 1 << 26
 _MOST_CPUS = 1 << 14

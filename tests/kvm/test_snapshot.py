@@ -86,7 +86,7 @@ def test_tables_only(
 
 
 def test_everything(hyp: Debugger, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """With all of memory, on one rig, for it takes long: GDB and readelf open it, and physical memory is the live one."""
+    """With all of memory, on one rig, for it takes long: readelf opens it, and physical memory is the live one."""
     if hyp.rig.target != NVHE:
         return
     hyp.stop_at_exit()
