@@ -6,6 +6,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable
 from types import TracebackType
+from typing import TypeVar
 
 import gdb
 
@@ -217,3 +218,22 @@ def give_back_all() -> None:
     """Restore what was borrowed and not given back, because Ctrl-C hit in the very moment when a block ended."""
     while _borrowers:
         _borrowers[-1].give_back()
+
+
+T = TypeVar("T")
+
+
+def giving_back(action: Callable[[], T]) -> T:
+    """Return what ``action`` returns; whenever Ctrl-C is pressed, the target is as it was before.
+
+    Python may raise KeyboardInterrupt at the first instruction of whatever is called to clean up, so that one attempt
+    is not enough.
+    """
+    try:
+        try:
+            return action()
+        finally:
+            give_back_all()
+    except KeyboardInterrupt:
+        interruptible(give_back_all)
+        raise
