@@ -108,7 +108,7 @@ class PhysicalMemory:
     """
 
     def __init__(self, connection: gdb.RemoteTargetConnection, ram: Callable[[], RamMap]) -> None:
-        self._connection = connection
+        self._connection: gdb.RemoteTargetConnection | None = connection
         # What names the stub also after another attach.
         self._machine = str(connection.details)
         self._ram_source = ram
@@ -125,6 +125,8 @@ class PhysicalMemory:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         interruptible(self.give_back)
+        # GDB 13 aborts at its end if somebody's variable still holds a connection.
+        self._connection = None
 
     def give_back(self) -> None:
         """Restore the mode if it is borrowed; harmless at any time.
@@ -207,6 +209,8 @@ class PhysicalMemory:
 
     def _send(self, packet: bytes) -> bytes:
         self.packets += 1
+        if self._connection is None:
+            raise NoTarget("this stop was lent for a question that is answered by now: ask for it again")
         return send(self._connection, packet)
 
 
