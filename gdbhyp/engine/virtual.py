@@ -20,8 +20,9 @@ class VirtualReader:
     """
 
     def __init__(self, machine: Machine, regime: Regime) -> None:
+        self.machine = machine
+        self.regime = regime
         self._walk = walker(machine, regime)
-        self._memory = machine.memory
         self._pages: dict[int, int | WalkFault] = {}
 
     def read(self, address: int, size: int, /) -> bytes:
@@ -39,7 +40,7 @@ class VirtualReader:
                 raise MemoryUnavailable("VA", address, size, reason, at)
             pa = found + at % PAGE_SIZE
             try:
-                parts.append(self._memory.read(pa, count))
+                parts.append(self.machine.memory.read(pa, count))
             except MemoryUnavailable as error:
                 reason = f"it is PA {error.first_bad:#x}, {error.reason}"
                 raise MemoryUnavailable("VA", address, size, reason, at + error.first_bad - pa) from error

@@ -1,7 +1,8 @@
 """Every VM of the machine, whichever hypervisor runs it.
 
 What any hypervisor shows is the VM that it has loaded: VTTBR_EL2 of each CPU names a stage-2 root and a VMID. VMID 0 is
-no guest's (KVM, Xen), and a VHE host leaves the last guest's VTTBR_EL2 in place, which then still names a VM.
+no guest's (KVM, Xen), and a VHE host leaves the last guest's VTTBR_EL2 in place, which then still names a VM. The
+others are in the hypervisor's own objects, which a module for each hypervisor reads.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from gdbhyp.arch.spaces import IPA, VA, Word
 from gdbhyp.arch.worlds import Hcr, vmid_of, world_below
 from gdbhyp.engine.stop import Stop
 from gdbhyp.errors import GdbhypError
+from gdbhyp.hypervisors.identify import identify
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,17 @@ class VmSearch:
 
 
 def find_vms(stop: Stop) -> VmSearch:
-    """Return every VM of the machine that can be found, in the order of their VMIDs."""
+    """Return every VM of the machine that can be found, in the order of their VMIDs, or as its hypervisor counts."""
+    loaded = loaded_vms(stop)
+    if identify(stop).name == "xen":
+        from gdbhyp.hypervisors.xen import domains
+
+        return domains.find(stop, loaded)
+    return loaded
+
+
+def loaded_vms(stop: Stop) -> VmSearch:
+    """Return the VMs that are in VTTBR_EL2 of some CPU, in the order of their VMIDs."""
     loaded: dict[tuple[int, int], list[Stop]] = {}
     problems = []
     for cpu in stop.cpus():
