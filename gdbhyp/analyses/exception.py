@@ -11,6 +11,7 @@ from gdbhyp.arch.syndrome import Abort, decode_esr
 from gdbhyp.arch.syndrome_context import SyndromeContext
 from gdbhyp.engine.stop import Stop
 from gdbhyp.errors import Unsupported
+from gdbhyp.hypervisors.calls import namer
 
 
 def last_exception(stop: Stop, el: int = 2, *, verbose: bool = False) -> EsrReport:
@@ -59,4 +60,5 @@ def context_of(stop: Stop, el: int = 2) -> SyndromeContext:
         spsr=stop.optional(f"SPSR_EL{el}"),
         registers=(lambda number: stop.optional(f"X{number}")) if entry else None,
         guest=interrupted_world(stop) == "guest" if entry and el == 2 else None,
+        host_call=namer(stop) if entry and el == 2 else None,
     )

@@ -8,6 +8,8 @@ list of hypercalls in its public header, xen/include/public/xen.h (MIT licence).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 OWNERS = (
     "Arm Architecture",
     "CPU",
@@ -268,13 +270,23 @@ def xen_hypercall(number: int) -> str | None:
     return _XEN_HYPERCALLS.get(number)
 
 
+HostCall = Callable[[int], "str | None"]
+"""Names what a host asks of its own EL2 code by x0, None where that is not known."""
+
+
 def call_name(
-    immediate: int, x0: int | None, x16: int | None = None, *, hvc: bool = True, guest: bool | None = None
+    immediate: int,
+    x0: int | None,
+    x16: int | None = None,
+    *,
+    hvc: bool = True,
+    guest: bool | None = None,
+    host_call: HostCall | None = None,
 ) -> str | None:
     """Return what an HVC or SMC with these registers asks for, None when that cannot be known.
 
     ``"PSCI_CPU_ON (SMC64)"``, ``"Xen hypercall console_io"``. ``guest`` False says that KVM's host called:
-    its hypercalls share numbers with the services that KVM offers to guests.
+    its hypercalls share numbers with the services that KVM offers to guests, and ``host_call`` names them.
     """
     if hvc and immediate == XEN_IMMEDIATE:
         name = None if x16 is None else xen_hypercall(x16 & 0xFFFF_FFFF)
@@ -282,16 +294,21 @@ def call_name(
     if immediate or x0 is None:
         return None
     if hvc and guest is False:
-        host = _host_call(x0)
+        host = _host_call(x0, host_call)
         if host is not None:
             return host
     name = function_name(x0)
     return f"{name} (SMC64)" if name is not None and x0 & _FAST and x0 & _SMC64 else name
 
 
-def _host_call(x0: int) -> str | None:
+def _host_call(x0: int, named: HostCall | None) -> str | None:
     if x0 < len(_STUB_CALLS):
         return f"{_STUB_CALLS[x0]} (KVM stub call)"
     if x0 & 0xFFFF_FF00 == _HOST_CALL:
-        return f"KVM host call {x0 & 0xFF}"
+        name = named(x0) if named else None
+        return f"{name} (KVM host call {x0 & 0xFF})" if name else f"KVM host call {x0 & 0xFF}"
+    if x0 >> 32:
+        # The first KVM for arm64 passed the address of the function that EL2 shall call.
+        name = named(x0) if named else None
+        return f"{name} (EL2 function)" if name else None
     return None

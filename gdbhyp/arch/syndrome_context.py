@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from gdbhyp.arch.smccc import HostCall
+
 
 @dataclass(frozen=True)
 class SyndromeContext:
@@ -13,9 +15,9 @@ class SyndromeContext:
     ``registers`` gives a general-purpose register by its number, 0 to 30, or None: a mapping or a function.
     ``ipa`` is the faulting IPA where the caller resolved it; without it HPFAR_EL2 is used where the
     architecture says that it is valid. ``guest`` says whose exception it is: True a guest's, False the
-    host's, None not known. ``stage2`` is False where an abort cannot be of stage 2 (HCR_EL2.TGE is 1, or
-    the regime has none). ``aarch32`` is the state the exception came from; without it SPSR bit 4 is used,
-    and ``from_el`` is SPSR.M's.
+    host's, None not known; ``host_call`` names what a host asks of its own EL2 code by x0. ``stage2`` is
+    False where an abort cannot be of stage 2 (HCR_EL2.TGE is 1, or the regime has none). ``aarch32`` is the
+    state the exception came from; without it SPSR bit 4 is used, and ``from_el`` is SPSR.M's.
     """
 
     far: int | None = None
@@ -28,6 +30,7 @@ class SyndromeContext:
     from_el: int | None = None
     guest: bool | None = None
     stage2: bool | None = None
+    host_call: HostCall | None = None
 
     def x(self, number: int) -> int | None:
         """Return the general-purpose register ``number``; 31 is zero; None when it is not known."""

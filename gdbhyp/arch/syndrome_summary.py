@@ -267,7 +267,9 @@ def _hypervisor_call(case: _Case, mnemonic: str, instruction: str, immediate: in
     context = case.context
     x0 = context.x(0)
     number = context.x(12 if context.from_aarch32 else 16)
-    call = smccc.call_name(immediate, x0, number, hvc=mnemonic == "hvc", guest=context.guest)
+    call = smccc.call_name(
+        immediate, x0, number, hvc=mnemonic == "hvc", guest=context.guest, host_call=context.host_call
+    )
     summary = f"{case.who}{instruction}"
     if call is not None:
         summary += f": {call}"
