@@ -60,6 +60,11 @@ def identify(stop: Stop) -> Identity:
     return _by_vectors(stop, PA(found), _words(code), e2h, bool(vbar >> 55 & 1))
 
 
+def is_xen(stop: Stop) -> bool:
+    """Return whether Xen owns EL2; where its memory types are not in MAIR_EL2, no memory is read to say no."""
+    return stop.optional("MAIR_EL2") == _XEN_MAIR and identify(stop).name == "xen"
+
+
 def _by_vectors(stop: Stop, vectors: PA, code: Sequence[int], e2h: bool, kernel_address: bool) -> Identity:
     if _is_linux_kernel(code) and e2h and kernel_address:
         return Identity(

@@ -13,7 +13,7 @@ from gdbhyp.arch.spaces import IPA, VA, Word
 from gdbhyp.arch.worlds import Hcr, vmid_of, world_below
 from gdbhyp.engine.stop import Stop
 from gdbhyp.errors import GdbhypError
-from gdbhyp.hypervisors.identify import identify
+from gdbhyp.hypervisors.identify import is_xen
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class VmSearch:
 def find_vms(stop: Stop) -> VmSearch:
     """Return every VM of the machine that can be found, in the order of their VMIDs, or as its hypervisor counts."""
     loaded = loaded_vms(stop)
-    if identify(stop).name == "xen":
+    if is_xen(stop):
         from gdbhyp.hypervisors.xen import domains
 
         return domains.find(stop, loaded)
