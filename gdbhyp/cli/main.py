@@ -15,6 +15,7 @@ from gdbhyp.errors import GdbhypError, UsageError
 from gdbhyp.render.progress import Progress
 
 if TYPE_CHECKING:
+    from gdbhyp.analyses.selftest import Oracle
     from gdbhyp.commands.declaration import Tracer
     from gdbhyp.engine.stop import Stop
     from gdbhyp.render.progress import Progress
@@ -42,6 +43,9 @@ class CliContext:
 
     def tracer(self) -> Tracer:
         raise UsageError("recording needs a live target: use hyp-trace inside GDB, or name a trace file")
+
+    def oracle(self) -> tuple[str, Oracle]:
+        raise UsageError("this needs a live target to compare with: use hyp-selftest inside GDB")
 
     def warn(self, sentence: str) -> None:
         self.progress.clear()

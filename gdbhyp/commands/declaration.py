@@ -15,6 +15,7 @@ from gdbhyp.errors import UsageError
 if TYPE_CHECKING:
     from argparse import Namespace
 
+    from gdbhyp.analyses.selftest import Oracle
     from gdbhyp.engine.stop import Stop
     from gdbhyp.trace.ring import Recording
     from gdbhyp.trace.status import StartOptions, TraceStatus
@@ -68,6 +69,10 @@ class Context(Protocol):
 
     def tracer(self) -> Tracer:
         """Return the recorder of world switches; UsageError in a sentence where there is no live target."""
+        ...
+
+    def oracle(self) -> tuple[str, Oracle]:
+        """Return the target's own translation and its name; NoTarget or UsageError in a sentence without one."""
         ...
 
 

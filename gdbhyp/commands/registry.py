@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gdbhyp.commands import annotate, at, esr, find, ipa, map, reg, snapshot, status, trace, walk
+from gdbhyp.commands import annotate, at, esr, find, ipa, map, reg, selftest, snapshot, status, trace, walk
 from gdbhyp.commands.declaration import Command
 from gdbhyp.commands.offline import offline, with_dump
 
@@ -28,4 +28,5 @@ COMMANDS: tuple[Command, ...] = (
     snapshot.COMMAND,
     offline(snapshot.COMMAND),
     annotate.COMMAND,
+    selftest.COMMAND,
 )

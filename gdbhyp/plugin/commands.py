@@ -12,6 +12,7 @@ from gdbhyp.commands.declaration import Command
 from gdbhyp.errors import GdbhypError, NoTarget, UsageError
 
 if TYPE_CHECKING:
+    from gdbhyp.analyses.selftest import Oracle
     from gdbhyp.commands.declaration import Tracer
     from gdbhyp.engine.stop import Stop
     from gdbhyp.render.progress import Progress
@@ -49,6 +50,12 @@ class LiveContext:
         if is_core():
             raise NoTarget("a core file does not run: recording world switches needs a live target")
         return tracer()
+
+    def oracle(self) -> tuple[str, Oracle]:
+        from gdbhyp.plugin import oracle
+
+        self._resources.enter_context(oracle.monitor_on(self.stop().cpu))
+        return oracle.NAME, oracle.gva2gpa
 
     def warn(self, sentence: str) -> None:
         from gdbhyp.render.style import escape
