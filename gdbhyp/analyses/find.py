@@ -76,6 +76,7 @@ class FindReport:
     """
 
     kind: ClassVar[str] = "find"
+    csv_rows: ClassVar[str] = "mappings"
 
     start: PA
     end: PA

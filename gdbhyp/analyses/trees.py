@@ -6,20 +6,24 @@ one; the two VA ranges of a regime are two, because each CPU has its own process
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, cast
 
+from gdbhyp.analyses.world import at_exception_entry, interrupted_world
+from gdbhyp.arch.controls import FWB
+from gdbhyp.arch.features import FWB as FWB_FEATURE
 from gdbhyp.arch.regimes import Regime
-from gdbhyp.arch.worlds import Hcr, vmid_of, world_below
+from gdbhyp.arch.spaces import Word
+from gdbhyp.arch.worlds import Hcr, World, vmid_of, world_below
 from gdbhyp.engine.machine import Machine
 from gdbhyp.engine.map import Budget, MappedRange, Problem, map_both, map_stage
 from gdbhyp.engine.stop import Stop
-from gdbhyp.engine.translate import explicit
+from gdbhyp.engine.translate import explicit, with_registers
 from gdbhyp.engine.walk import setup
 from gdbhyp.errors import GdbhypError
-from gdbhyp.hypervisors.identify import identify
-from gdbhyp.hypervisors.vms import VmSearch, find_vms
+from gdbhyp.hypervisors.identify import Identity, identify
+from gdbhyp.hypervisors.vms import Vm, VmSearch, find_vms
 
 Who = Literal["hypervisor", "host", "vm"]
 _UPPER = 1 << 63
@@ -88,9 +92,10 @@ class Tree:
 
 @dataclass(frozen=True)
 class Trees:
-    """All trees that are known, the search for VMs that they come from, and what could not be looked at."""
+    """All trees that are known, the hypervisor and the search for VMs that they come from, and what is missing."""
 
     trees: tuple[Tree, ...]
+    hypervisor: Identity
     search: VmSearch
     problems: tuple[str, ...]
 
@@ -101,18 +106,21 @@ def trees_of(stop: Stop, *, guests: bool = False) -> Trees:
     problems = list(search.problems)
     found: dict[tuple[object, ...], Tree] = {}
     cpus = stop.cpus()
-    vhe = _is_vhe_host(cpus)
+    hypervisor = _identity(stop, cpus)
+    vhe = hypervisor.name == "kvm-vhe" or any(_hcr(cpu).el2_is_host for cpu in cpus)
+    numbers = {vm.vttbr: vm.vm for vm in search.vms} if guests else {}
     for cpu in cpus:
-        for tree in _possible(cpu, vhe, search, guests, problems):
+        for tree in _possible(cpu, hypervisor, vhe, numbers, problems):
             found.setdefault((tree.who, tree.vm, tree.key), tree)
     for vm in search.vms:
         if vm.vtcr is None:
             problems.append(f"VM {vm.vm}: its VTCR_EL2 is not known, so its stage 2 was not looked at")
             continue
-        machine = explicit(stop.machine, Regime.EL10, vttbr=vm.vttbr, vtcr=vm.vtcr)
-        tree = _stage2("vm", vm.vm, vm.vmid, stop.cpu, machine)
+        tree = _stage2("vm", vm.vm, vm.vmid, stop.cpu, stage2_machine(cpus, stop, vm, hypervisor))
         found.setdefault((tree.who, tree.vm, tree.key), tree)
-    return Trees(tuple(sorted(found.values(), key=_order)), search, tuple(problems))
+    if hypervisor.name in _KVM and not any(tree.who == "host" for tree in found.values()):
+        problems.append("no CPU is in the host now, so that its own tables are not known")
+    return Trees(tuple(sorted(found.values(), key=_order)), hypervisor, search, tuple(problems))
 
 
 def _order(tree: Tree) -> tuple[int, int, bool, bool, int]:
@@ -121,39 +129,83 @@ def _order(tree: Tree) -> tuple[int, int, bool, bool, int]:
     return rank, tree.vm or 0, (tree.stages == "2") != (tree.who == "vm"), not tree.upper, tree.cpu
 
 
-def _is_vhe_host(cpus: Sequence[Stop]) -> bool:
-    """Return whether EL2 is the host: it is on a CPU, or the vectors are those of a host that runs at EL2."""
-    values = [cpu.optional("HCR_EL2") or 0 for cpu in cpus]
-    if any(Hcr(value).el2_is_host for value in values):
-        return True
-    if not any(Hcr(value).e2h for value in values):
-        return False
-    return any(identify(cpu).name == "kvm-vhe" for cpu in cpus)
+def _identity(stop: Stop, cpus: Sequence[Stop]) -> Identity:
+    """Return which hypervisor it is, by the first CPU that says so: looked at once a stop."""
+    key = "hypervisor", *((cpu.optional("HCR_EL2"), cpu.optional("VBAR_EL2")) for cpu in cpus)
+    known = stop.memo.get(key)
+    if known is None:
+        found = [identify(cpu) for cpu in cpus]
+        known = stop.memo[key] = next((each for each in found if each.name != "unknown"), found[0])
+    return cast(Identity, known)
 
 
-def _possible(cpu: Stop, vhe: bool, search: VmSearch, guests: bool, problems: list[str]) -> Iterator[Tree]:
+def _hcr(cpu: Stop) -> Hcr:
+    return Hcr(cpu.optional("HCR_EL2") or 0)
+
+
+def stage2_machine(cpus: Sequence[Stop], stop: Stop, vm: Vm, hypervisor: Identity) -> Machine:
+    """Return the registers with which a VM's stage 2 is walked.
+
+    HCR_EL2.FWB decides what its memory types mean. Where no CPU runs the VM now, it is what KVM sets when it does:
+    on, where the processor has it.
+    """
+    vtcr = vm.vtcr or 0
+    for cpu in cpus:
+        hcr = _hcr(cpu)
+        if hcr.stage2 and not hcr.tge and cpu.optional("VTTBR_EL2") == vm.vttbr:
+            return explicit(cpu.machine, Regime.EL10, vttbr=vm.vttbr, vtcr=vtcr)
+    machine = explicit(stop.machine, Regime.EL10, vttbr=vm.vttbr, vtcr=vtcr)
+    if hypervisor.name in _KVM and FWB_FEATURE(machine.registers.get("ID_AA64MMFR2_EL1") or 0):
+        hcr_value = machine.registers.get("HCR_EL2") or 0
+        return with_registers(machine, {"HCR_EL2": hcr_value | FWB.in_place})
+    return machine
+
+
+_KVM = ("kvm-nvhe", "kvm-vhe", "kvm-hvhe", "pkvm")
+
+
+def _possible(
+    cpu: Stop, hypervisor: Identity, vhe: bool, numbers: Mapping[Word, int], problems: list[str]
+) -> Iterator[Tree]:
     """Yield the trees of a CPU; what stands in the way goes to ``problems``."""
     try:
-        yield from _of_cpu(cpu, vhe, search, guests)
+        yield from _of_cpu(cpu, hypervisor, vhe, numbers)
     except GdbhypError as error:
         problems.append(f"CPU {cpu.cpu}: its translation tables were not looked at: {error}")
 
 
-def _of_cpu(cpu: Stop, vhe: bool, search: VmSearch, guests: bool) -> Iterator[Tree]:
+def _of_cpu(cpu: Stop, hypervisor: Identity, vhe: bool, numbers: Mapping[Word, int]) -> Iterator[Tree]:
+    """Yield what a CPU's registers lead to; ``numbers`` are the VMs whose stage 1 is wanted, by VTTBR_EL2."""
     hcr = Hcr(cpu.register("HCR_EL2"))
     yield from _stage1("host" if vhe else "hypervisor", None, cpu, Regime.EL20 if hcr.e2h else Regime.EL2)
     if hcr.tge:
         return
-    vttbr, vtcr = cpu.register("VTTBR_EL2"), cpu.optional("VTCR_EL2") or 0
-    world, _ = world_below(hcr, vttbr, vtcr)
+    vttbr = cpu.register("VTTBR_EL2")
+    world, between = world_of_el1(cpu)
     if world == "host":
+        # Xen has no host: with VMID 0, nobody runs below it.
+        if hypervisor.name == "xen":
+            return
+        if not between:
+            yield from _stage1("host", None, cpu, Regime.EL10)
         if hcr.stage2 and vttbr:
             yield _stage2("host", None, 0, cpu.cpu, cpu.machine)
-        yield from _stage1("host", None, cpu, Regime.EL10)
-    elif guests:
-        number = next((vm.vm for vm in search.vms if vm.vttbr == vttbr), None)
-        if number is not None:
-            yield from _stage1("vm", number, cpu, Regime.EL10)
+    elif vttbr in numbers and not between:
+        yield from _stage1("vm", numbers[Word(vttbr)], cpu, Regime.EL10)
+
+
+def world_of_el1(cpu: Stop) -> tuple[World, bool]:
+    """Return whose world is loaded for EL1, and whether the CPU is at EL2 between two worlds.
+
+    Between them, registers of EL1 may still be one's while HCR_EL2 and VTTBR_EL2 are the other's already. Where an
+    exception has just entered EL2, all of them are still those of whom it interrupted.
+    """
+    hcr = Hcr(cpu.register("HCR_EL2"))
+    world, _ = world_below(hcr, cpu.register("VTTBR_EL2"), cpu.optional("VTCR_EL2") or 0)
+    if cpu.optional("CPSR") is None or cpu.el < 2:
+        return world, False
+    entered = cpu.optional("PC") is not None and at_exception_entry(cpu) and interrupted_world(cpu) == world
+    return world, not entered
 
 
 def _stage2(who: Who, vm: int | None, vmid: int | None, cpu: int, machine: Machine) -> Tree:

@@ -146,7 +146,7 @@ def _run(command: Command, words: list[str]) -> int:
             present(report, how, screen)
     finally:
         context.progress.clear()
-    return 0
+    return getattr(report, "exit_status", 0)
 
 
 def _write_over(text: str) -> None:

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from gdbhyp.commands import annotate, at, esr, find, ipa, map, reg, selftest, snapshot, status, trace, walk
+from gdbhyp.commands import (
+    annotate,
+    at,
+    audit,
+    esr,
+    find,
+    ipa,
+    map,
+    reg,
+    selftest,
+    snapshot,
+    status,
+    trace,
+    walk,
+)
 from gdbhyp.commands.declaration import Command
 from gdbhyp.commands.offline import offline, with_dump
 
@@ -23,6 +37,8 @@ COMMANDS: tuple[Command, ...] = (
     offline(map.COMMAND),
     find.COMMAND,
     offline(find.COMMAND),
+    audit.COMMAND,
+    offline(audit.COMMAND),
     trace.COMMAND,
     trace.OFFLINE,
     snapshot.COMMAND,

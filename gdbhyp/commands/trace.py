@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from gdbhyp.commands.classes import exception_class
 from gdbhyp.commands.declaration import Argument, Command, Context
 from gdbhyp.errors import UsageError
 
@@ -42,17 +41,13 @@ def _start(context: Context, arguments: Namespace) -> Any:
             arguments.returns,
             vmid=None if arguments.vmid is None else _count(arguments.vmid, "--vmid"),
             cpus=_counts(arguments.cpu, "--cpu"),
-            classes=_classes(arguments.ec),
+            classes=_counts(arguments.ec, "--ec"),
         )
     )
 
 
 def _counts(texts: list[str] | None, option: str) -> frozenset[int] | None:
     return None if texts is None else frozenset(_count(text, option) for text in texts)
-
-
-def _classes(texts: list[str] | None) -> frozenset[int] | None:
-    return None if texts is None else frozenset(exception_class(text, "--ec") for text in texts)
 
 
 def _plugin(context: Context, arguments: Namespace) -> Any:
@@ -164,7 +159,7 @@ def _filter(context: Context, arguments: Namespace) -> Filter:
 
     return Filter(
         reason=arguments.reason,
-        ec=None if arguments.ec is None else exception_class(arguments.ec, "--ec"),
+        ec=None if arguments.ec is None else _count(arguments.ec, "--ec"),
         cpu=None if arguments.cpu is None else _count(arguments.cpu, "--cpu"),
         vmid=None if arguments.vmid is None else _count(arguments.vmid, "--vmid"),
         world=arguments.world,
@@ -207,7 +202,7 @@ _FILE = Argument(
 _FILTERS = (
     Argument(("--last",), f"how many events to show, the newest; {_SHOWN} if not said", "text", "N"),
     Argument(("--reason",), "only exceptions for this reason", "choice", choices=_REASONS),
-    Argument(("--ec",), "only exceptions of this class (ESR_EL2.EC): dabt-lower, 0x24", "class"),
+    Argument(("--ec",), "only exceptions of this class, ESR_EL2.EC", "text", "N"),
     Argument(("--cpu",), "only those of one CPU, counted from 0", "text", "N"),
     Argument(("--vmid",), "only those of one VM", "text", "N"),
     Argument(
@@ -265,7 +260,8 @@ COMMAND = Command(
                 Argument(
                     ("--ec",),
                     "for the TCG plugin: record only exceptions of this class (ESR_EL2.EC); may be repeated",
-                    "class",
+                    "text",
+                    "N",
                     repeated=True,
                 ),
             ),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from gdbhyp.arch.spaces import Address
 from gdbhyp.engine.map import MappedRange, Problem
@@ -125,6 +125,13 @@ class ReverseMap:
                 if kind in kinds
             )
         return found
+
+    def ranges(self, wanted: Callable[[MappedRange], bool]) -> Iterator[MappedRange]:
+        """Yield whole ranges of a wanted kind, by ascending output."""
+        kinds = {number for number, shape in enumerate(self.shapes) if wanted(shape)}
+        for position, kind in enumerate(self._kinds):
+            if kind in kinds:
+                yield self._cut(position, 0, 1 << 64)
 
     def offsets(self, wanted: Callable[[MappedRange], bool]) -> dict[int, Ranges]:
         """Return the outputs of ranges of a wanted kind, by how far the input is from the output."""

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import gdb
-
 from gdbhyp.commands.registry import COMMANDS
 from gdbhyp.plugin import functions, parameters, pipes
 from gdbhyp.plugin.commands import GdbCommand
-from gdbhyp.plugin.prefix import Hyp
 
-_loaded: list[gdb.Command] = []
+_loaded: list[GdbCommand] = []
 
 
 def load() -> None:
@@ -18,6 +15,4 @@ def load() -> None:
         pipes.remember_inherited()
         parameters.register()
         functions.register()
-        in_gdb = {command.name: command for command in COMMANDS if command.in_gdb}
-        _loaded.extend(GdbCommand(command) for command in in_gdb.values())
-        _loaded.append(Hyp(in_gdb))
+        _loaded.extend(GdbCommand(command) for command in COMMANDS if command.in_gdb)

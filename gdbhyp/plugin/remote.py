@@ -6,7 +6,6 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable
 from types import TracebackType
-from typing import TypeVar
 
 import gdb
 
@@ -108,7 +107,7 @@ class PhysicalMemory:
     """
 
     def __init__(self, connection: gdb.RemoteTargetConnection, ram: Callable[[], RamMap]) -> None:
-        self._connection: gdb.RemoteTargetConnection | None = connection
+        self._connection = connection
         # What names the stub also after another attach.
         self._machine = str(connection.details)
         self._ram_source = ram
@@ -125,8 +124,6 @@ class PhysicalMemory:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         interruptible(self.give_back)
-        # GDB 13 aborts at its end if somebody's variable still holds a connection.
-        self._connection = None
 
     def give_back(self) -> None:
         """Restore the mode if it is borrowed; harmless at any time.
@@ -209,8 +206,6 @@ class PhysicalMemory:
 
     def _send(self, packet: bytes) -> bytes:
         self.packets += 1
-        if self._connection is None:
-            raise NoTarget("this stop was lent for a question that is answered by now: ask for it again")
         return send(self._connection, packet)
 
 
@@ -222,22 +217,3 @@ def give_back_all() -> None:
     """Restore what was borrowed and not given back, because Ctrl-C hit in the very moment when a block ended."""
     while _borrowers:
         _borrowers[-1].give_back()
-
-
-T = TypeVar("T")
-
-
-def giving_back(action: Callable[[], T]) -> T:
-    """Return what ``action`` returns; whenever Ctrl-C is pressed, the target is as it was before.
-
-    Python may raise KeyboardInterrupt at the first instruction of whatever is called to clean up, so that one attempt
-    is not enough.
-    """
-    try:
-        try:
-            return action()
-        finally:
-            give_back_all()
-    except KeyboardInterrupt:
-        interruptible(give_back_all)
-        raise

@@ -186,21 +186,17 @@ def _is_at(connection: gdb.RemoteTargetConnection, pc: int) -> bool:
     return answer in spellings or len(answer) != len(spellings[0]) or answer.startswith(b"x")
 
 
-_RUNNING = "the CPU is running: stop it first, with Ctrl-C or 'interrupt'"
-
-
-def _newest_frame(lost: str = _NOTHING, running: str = _RUNNING) -> gdb.Frame:
+def _newest_frame(lost: str = _NOTHING) -> gdb.Frame:
     thread = gdb.selected_thread()
     if not is_connected() or thread is None:
         raise NoTarget(lost)
+    if thread.is_running():
+        raise NoTarget("the CPU is running: stop it first, with Ctrl-C or 'interrupt'")
     try:
         return gdb.newest_frame()
     except gdb.error as error:
         if not is_connected():
             raise NoTarget(LOST) from error
-        # Not asked before: while GDB evaluates a breakpoint's condition, a CPU that stands still counts as running.
-        if thread.is_running():
-            raise NoTarget(running) from error
         raise NoTarget(f"the CPU's registers cannot be read ({error})") from error
 
 
@@ -242,21 +238,22 @@ class ThreadRegisters:
 
     def get(self, name: str, /) -> int | None:
         if name not in self._known:
-            with self._registers() as registers:
-                self._known[name] = registers.get(name)
+            self._check_stopped()
+            self._memory.give_back()
+            with borrowed_thread(self._thread):
+                self._known[name] = FrameRegisters(_newest_frame(lost=LOST)).get(name)
         return self._known[name]
 
     def every(self) -> dict[str, int]:
         """Return every register that has an integer value, by each of its names."""
-        with self._registers() as registers:
-            return registers.every()
-
-    @contextlib.contextmanager
-    def _registers(self) -> Iterator[FrameRegisters]:
+        self._check_stopped()
         self._memory.give_back()
-        running = f"CPU {_cpu_of(self._thread)} is running: stop it first, with 'interrupt -a'"
         with borrowed_thread(self._thread):
-            yield FrameRegisters(_newest_frame(LOST, running))
+            return FrameRegisters(_newest_frame(lost=LOST)).every()
+
+    def _check_stopped(self) -> None:
+        if self._thread.is_running():
+            raise NoTarget(f"CPU {_cpu_of(self._thread)} is running: stop it first, with 'interrupt -a'")
 
 
 class _Cpus:
@@ -276,8 +273,7 @@ class _Cpus:
             symbol=_symbol,
             others=lambda: self._all_but(number),
             ram=lambda: tuple((first, last + 1) for first, last in _ram_map().ranges),
-            # While GDB evaluates a condition the machine has run, and no event has said so.
-            memo={} if thread.is_running() else stop_memo(),
+            memo=stop_memo(),
             every_register=registers.every,
             versions=_versions,
         )

@@ -146,7 +146,8 @@ def _open(name: str) -> Dump:
     path = Path(name)
     if "@" in name and not path.exists():
         image = FlatMemory([open_image(name)])
-        return Dump(name, "raw image", image, image.ranges, image.ranges)
+        # An image may be of a part of memory: it does not say where the machine has none.
+        return Dump(name, "raw image", image, image.ranges)
     try:
         with path.open("rb") as file:
             magic = file.read(len(MAGIC))

@@ -59,7 +59,8 @@ S2_READ_ONLY = AF | ISH | 0b1111 << 2 | 0b01 << 6
 S2_DEVICE = AF | 0b0001 << 2 | 0b11 << 6 | XN
 
 FORMAT = Format(12)
-VTCR = stage2_vtcr(FORMAT, 39, 1, ps=40) | 1 << 31
+# RES1, and walks Write-Back Read- and Write-Allocate.
+VTCR = stage2_vtcr(FORMAT, 39, 1, ps=40) | 1 << 31 | 1 << 8 | 1 << 10
 HCR_GUEST = (
     1  # VM
     | 1 << 3  # FMO
@@ -139,7 +140,7 @@ class Nvhe(Model):
                 self.host.map(LINEAR + block, block, 2, HOST_DATA)
         self.vms = [self._vm(base) for base in VM_MEMORY]
         self.registers = EVERYTHING | {
-            "SCTLR_EL2": 0x30C5_1835 & ~(1 << 19) | 1 << 2 | 1 << 12 | 1,
+            "SCTLR_EL2": 0x30C5_183D,
             "TCR_EL2": single_tcr(FORMAT, 48, ps=40) | 1 << 31 | 1 << 23 | 1 << 8 | 1 << 10,
             "MAIR_EL2": MAIR,
             "TTBR0_EL2": self.hyp.ttbr(),
@@ -198,7 +199,7 @@ class Vhe(Model):
     vm: Tables = field(init=False)
 
     def __post_init__(self) -> None:
-        self.kernel, self.process = self.tables(48, 0), self.tables(48, 0)
+        self.kernel, self.process = self.tables(48, 0, HOST_TABLES), self.tables(48, 0)
         for start, end in RAM:
             for block in range(start, end, 0x20_0000):
                 if block != TEXT:
@@ -210,9 +211,10 @@ class Vhe(Model):
         for page in range(PAGES):
             self.vm.map(IPA + page * PAGE, VM_MEMORY[0] + page * PAGE, 3, S2_NORMAL)
         both = stage1_tcr(FORMAT, 48, ps=40) & ~(1 << 23) | stage1_tcr(FORMAT, 48, ps=40, upper=True) & ~0x80
+        both |= 1 << 8 | 1 << 10 | 1 << 24 | 1 << 26
         host: Mapping[str, int] = {"HCR_EL2": HCR_HOST | 1 << 34 | 1 << 27, "CPSR": EL2H}
         self.registers = EVERYTHING | {
-            "SCTLR_EL2": 0x30D0_1805 | 1,
+            "SCTLR_EL2": 0x30D0_183D,
             "TCR_EL2": both,
             "MAIR_EL2": MAIR,
             "TTBR0_EL2": self.process.ttbr(),
