@@ -6,7 +6,7 @@ import contextlib
 import re
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,21 +91,32 @@ def build_initramfs(folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def boot(folder: Path, target: Target, initramfs: Path, options: str) -> Iterator[Rig]:
+def boot(
+    folder: Path,
+    target: Target,
+    initramfs: Path,
+    options: str,
+    *,
+    program: str | None = None,
+    more: Sequence[str] = (),
+) -> Iterator[Rig]:
     """Boot ``target`` with more words for the kernel's command line, and end it when the block is left.
 
-    The kernel randomises its addresses, as it does for a user.
+    The kernel randomises its addresses, as it does for a user. ``program`` is another QEMU than usual, ``more`` are
+    options for it.
     """
     arguments = [
         *("-cpu", "max,pauth-impdef=on", "-m", "512", "-kernel", _kernel(target), "-initrd", str(initramfs)),
         *("-append", f"console=ttyAMA0 kvm-arm.mode={target.mode} {options}"),
     ]
-    with _run(folder, target, arguments) as rig:
+    with _run(folder, target, [*arguments, *more], program) as rig:
         yield rig
 
 
 @contextlib.contextmanager
-def boot_xen(folder: Path, initramfs: Path) -> Iterator[Rig]:
+def boot_xen(
+    folder: Path, initramfs: Path, *, program: str | None = None, more: Sequence[str] = ()
+) -> Iterator[Rig]:
     """Boot Xen with the 6.1 kernel as its first domain, which has no /dev/kvm and so runs no VMM."""
     loader = "guest-loader,addr="
     arguments = [
@@ -114,7 +125,7 @@ def boot_xen(folder: Path, initramfs: Path) -> Iterator[Rig]:
         *("-device", f"{loader}0x49000000,kernel={_kernel(XEN)},bootargs=console=hvc0"),
         *("-device", f"{loader}0x4d000000,initrd={initramfs}"),
     ]
-    with _run(folder, XEN, arguments) as rig:
+    with _run(folder, XEN, [*arguments, *more], program) as rig:
         yield rig
 
 
@@ -123,10 +134,10 @@ def _kernel(target: Target) -> str:
 
 
 @contextlib.contextmanager
-def _run(folder: Path, target: Target, arguments: list[str]) -> Iterator[Rig]:
+def _run(folder: Path, target: Target, arguments: list[str], program: str | None = None) -> Iterator[Rig]:
     serial = folder / "serial"
     board = ["-M", "virt,virtualization=on,gic-version=3", "-smp", "2", "-serial", f"file:{serial}"]
-    with qemu.machine(folder, [*board, *arguments], paused=False) as machine:
+    with qemu.machine(folder, [*board, *arguments], paused=False, program=program) as machine:
         rig = Rig(target, machine, serial)
         _wait_until_ready(rig)
         yield rig
