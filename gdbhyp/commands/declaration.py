@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gdbhyp.analyses.selftest import Oracle
     from gdbhyp.engine.stop import Stop
     from gdbhyp.trace.ring import Recording
-    from gdbhyp.trace.status import StartOptions, TraceStatus
+    from gdbhyp.trace.status import FollowReport, StartOptions, TraceStatus
 
 
 class Tracer(Protocol):
@@ -34,6 +34,10 @@ class Tracer(Protocol):
 
     def status(self) -> TraceStatus:
         """Return what is being recorded, or was."""
+        ...
+
+    def follow(self, interval: float, seconds: float | None, *, live: bool) -> FollowReport:
+        """Let the machine run and count until it stands; NoTarget in a sentence if nothing is being recorded."""
         ...
 
     def recording(self) -> Recording:

@@ -66,6 +66,22 @@ def _status(context: Context, arguments: Namespace) -> Any:
     return context.tracer().status()
 
 
+def _follow(context: Context, arguments: Namespace) -> Any:
+    interval = 1.0 if arguments.interval is None else _seconds(arguments.interval, "--interval")
+    seconds = None if arguments.seconds is None else _seconds(arguments.seconds, "--seconds")
+    return context.tracer().follow(interval, seconds, live=not arguments.json)
+
+
+def _seconds(text: str, option: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.05 <= seconds <= 1e6:
+        raise UsageError(f"{option} takes a number of seconds, at least 0.05, not '{text}'")
+    return seconds
+
+
 def _show(context: Context, arguments: Namespace) -> Any:
     from gdbhyp.trace import listing
 
@@ -268,6 +284,15 @@ COMMAND = Command(
         ),
         Command(name="stop", summary="Stop recording; what was recorded stays.", run=_stop),
         Command(name="status", summary="Say whether and how it is being recorded.", run=_status),
+        Command(
+            name="follow",
+            summary="Let the machine run and count exits as they happen, until Ctrl-C or a breakpoint.",
+            run=_follow,
+            arguments=(
+                Argument(("--interval",), "how often to count, in seconds; 1 if not said", "text", "SECONDS"),
+                Argument(("--seconds",), "stop the machine after this time", "text", "SECONDS"),
+            ),
+        ),
         Command(
             name="show",
             summary="Show recorded exceptions, one a line, the newest last.",

@@ -11,9 +11,10 @@ from gdbhyp.arch.spaces import VA
 from gdbhyp.errors import GdbhypError, NoTarget, UsageError
 from gdbhyp.plugin.target import live_stop
 from gdbhyp.plugin.threads import borrowed_thread
+from gdbhyp.plugin.trace_drain import running
 from gdbhyp.trace.events import State
 from gdbhyp.trace.ring import Recording
-from gdbhyp.trace.status import StartOptions, TraceStatus
+from gdbhyp.trace.status import FollowReport, FollowRow, StartOptions, TraceStatus
 from gdbhyp.trace.worlds import is_host_at_el2
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ class _Source(Protocol):
 
     @property
     def notes(self) -> list[str]: ...
+
+    @property
+    def failure(self) -> str | None: ...
 
     def catch_up(self) -> None: ...
 
@@ -76,12 +80,29 @@ class LiveTracer:
         self._end("stopped by 'hyp-trace stop'")
         return self.status()
 
+    def follow(self, interval: float, seconds: float | None, *, live: bool) -> FollowReport:
+        """Let the machine run and count, with a line an interval if it is ``live``, until it stands.
+
+        :raises NoTarget: if nothing is being recorded.
+        """
+        from gdbhyp.plugin.screen import style
+        from gdbhyp.plugin.trace_follow import follow
+        from gdbhyp.render.text.trace_follow import line
+
+        if self._source is None:
+            raise NoTarget(f"nothing is being recorded: {self._ended}")
+
+        def show(row: FollowRow) -> None:
+            gdb.write(line(row, style()) + "\n")
+            gdb.flush()
+
+        return follow(self.recording, interval, seconds, show if live else None)
+
     def recording(self) -> Recording:
         """Return the recording, caught up with the target."""
         if self._recording is None:
             raise NoTarget("nothing was recorded yet: 'hyp-trace start' begins, or name a trace file")
-        if self._last_source is not None:
-            self._last_source.catch_up()
+        self._catch_up()
         return self._recording
 
     def status(self) -> TraceStatus:
@@ -89,8 +110,7 @@ class LiveTracer:
         from gdbhyp.plugin.trace_break import BreakSource
 
         source, recording = self._last_source, self._recording
-        if source is not None:
-            source.catch_up()
+        self._catch_up()
         report = None if recording is None else recording.statistics.report()
         breaks = source if isinstance(source, BreakSource) else None
         events = 0 if report is None else report.events
@@ -135,6 +155,7 @@ class LiveTracer:
         if self._source is not None:
             try:
                 self._source.at_stop()
+                self._end_if_failed()
             except (gdb.error, GdbhypError) as error:
                 self._end(f"the target did not answer: {error}")
 
@@ -147,6 +168,16 @@ class LiveTracer:
         """The person types."""
         if self._source is not None:
             self._source.at_prompt()
+
+    def _catch_up(self) -> None:
+        if self._last_source is not None:
+            self._last_source.catch_up()
+            self._end_if_failed()
+
+    def _end_if_failed(self) -> None:
+        """End a recording that cannot go on, once the machine stands."""
+        if self._source is not None and self._source.failure is not None and not running():
+            self._end(self._source.failure)
 
     def _end(self, reason: str) -> None:
         source, self._source = self._source, None
@@ -209,7 +240,7 @@ class LiveTracer:
 
         _refuse_filter(options, "log")
         recording = _new_recording("log", options, vhe)
-        source = LogSource(recording, self._fail)
+        source = LogSource(recording)
         self._recording = recording
         return source, "QEMU's own exception log: complete, but without VMID, IPA and time"
 

@@ -32,6 +32,7 @@ class BreakSource:
     """
 
     name = "break"
+    failure: str | None = None
     kinds = frozenset(KINDS)
 
     def __init__(

@@ -8,17 +8,20 @@ empties a file that it is told to log to.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import shutil
 import socket
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import gdb
 
 from gdbhyp.errors import NoTarget
+from gdbhyp.plugin.trace_drain import Drain, interrupt
 from gdbhyp.plugin.trace_process import LogOptions, log_options, logs_to_regular_file, peer_process
 from gdbhyp.trace.events import Event, Lost
 from gdbhyp.trace.files import log_notes
@@ -27,17 +30,25 @@ from gdbhyp.trace.ring import Recording
 
 _CHUNK = 1 << 20
 _PATIENCE = 2.0
+# What may wait in the file until the machine stops, and what has to be free where it is.
+_UNREAD = 16 << 20
+_ROOM = 4 << 20
+_PAGE = 4096
+_KEEP_SIZE_AND_PUNCH_HOLE = 3
 
 
 class LogSource:
-    """The recording by ``monitor log int``."""
+    """The recording by ``monitor log int``. ``failure`` says why it cannot go on; it has to be closed then.
+
+    The machine is stopped for that, because only a machine that stands can be told to log no more.
+    """
 
     name = "log"
 
-    def __init__(self, recording: Recording, fail: Callable[[str], None]) -> None:
+    def __init__(self, recording: Recording) -> None:
         self.recording = recording
         self.notes: list[str] = []
-        self._fail = fail
+        self.failure: str | None = None
         self._parser = QemuLogParser()
         connection = gdb.selected_inferior().connection
         self._details = "" if connection is None else connection.details or ""
@@ -46,12 +57,14 @@ class LogSource:
         self._closed = False
         self._process, self._options = _usable_process()
         self._path = self._prepare()
+        self._file: BinaryIO | None = None
         try:
             self._offset = os.path.getsize(self._path) if os.path.exists(self._path) else 0
             self._begin()
         except BaseException:
             self.close()
             raise
+        self._drain = Drain(self._read, self._pressing)
 
     def _prepare(self) -> str:
         """Return the file to read: QEMU's own, or a new one."""
@@ -70,6 +83,8 @@ class LogSource:
             raise NoTarget(
                 f"QEMU cannot write its log to {self._path}: {said.strip() or 'the file did not appear'}"
             )
+        # Opened once: a log that is rotated away goes on to be written, and read, under its new name.
+        self._file = Path(self._path).open("rb")  # noqa: SIM115 (close() closes it)
 
     def catch_up(self) -> None:
         """Record what QEMU has logged by now."""
@@ -78,24 +93,39 @@ class LogSource:
             self._farewell = None
             self._finish()
         elif not self._closed:
-            self._read()
+            self._drain.now()
+
+    def _pressing(self) -> bool:
+        return self._file is not None and os.fstat(self._file.fileno()).st_size - self._offset > _UNREAD
 
     def _read(self) -> None:
+        file = self._file
+        if file is None or self.failure is not None:
+            return
         try:
-            if os.path.getsize(self._path) < self._offset:
+            if os.fstat(file.fileno()).st_size < self._offset:
                 self.recording.add(Lost(-1, 1, "the log was emptied by somebody else"))
                 self._offset = 0
-            for event in self._new_events():
+            for event in self._new_events(file):
                 self.recording.add(event)
+            if not self._closed and _room(self._path) < _ROOM:
+                self._fail(
+                    f"the disk with QEMU's log {self._path} is full: exceptions from here on would be missing"
+                )
         except OSError as error:
             self._fail(f"QEMU's log {self._path} cannot be read: {error.strerror}")
 
-    def _new_events(self) -> Iterator[Event]:
-        with Path(self._path).open("rb") as file:
-            file.seek(self._offset)
-            while chunk := file.read(_CHUNK):
-                self._offset += len(chunk)
-                yield from self._parser.feed(chunk)
+    def _fail(self, reason: str) -> None:
+        self.failure = reason
+        gdb.post_event(interrupt)
+
+    def _new_events(self, file: BinaryIO) -> Iterator[Event]:
+        file.seek(self._offset)
+        while chunk := file.read(_CHUNK):
+            self._offset += len(chunk)
+            yield from self._parser.feed(chunk)
+        if self._folder is not None:
+            _forget(self._path, self._offset)
 
     def at_stop(self) -> None:
         """Read while the machine stands."""
@@ -128,8 +158,11 @@ class LogSource:
 
     def _finish(self) -> None:
         self._closed = True
-        if os.path.exists(self._path):
+        if self._file is not None:
+            self._drain.end()
             self._read()
+            self._file.close()
+            self._file = None
             for event in self._parser.finish():
                 self.recording.add(event)
             self.notes.extend(log_notes(self._parser))
@@ -139,6 +172,21 @@ class LogSource:
                 os.truncate(self._path, 0)
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
+
+
+def _room(path: str) -> int:
+    """Return the bytes that are free on the disk of ``path``."""
+    disk = os.statvfs(os.path.dirname(path))
+    return disk.f_bavail * disk.f_frsize
+
+
+def _forget(path: str, size: int) -> None:
+    """Give the disk space of a file's beginning back; a file system that cannot do that keeps it."""
+    with contextlib.suppress(OSError), open(path, "r+b") as file:
+        libc = ctypes.CDLL(None)
+        libc.fallocate(
+            file.fileno(), _KEEP_SIZE_AND_PUNCH_HOLE, ctypes.c_int64(0), ctypes.c_int64(size & -_PAGE)
+        )
 
 
 def _usable_process() -> tuple[int, LogOptions]:

@@ -30,6 +30,7 @@ class PluginSource:
     """
 
     name = "plugin"
+    failure: str | None = None
 
     def __init__(self, recording: Recording, choice: Choice) -> None:
         self.recording = recording

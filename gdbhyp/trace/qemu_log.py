@@ -139,14 +139,24 @@ class QemuLogParser:
         self._rest = data[end:]
         if len(self._rest) > _LONGEST_LINE:
             self.counts.foreign += 1
-            self._rest = b""
+            self._rest = b"\0" if b"\0" in self._rest else b""
         if not end:
             return []
         whole = data[:end]
+        holes = self._holes(whole)
+        if holes:
+            whole = whole.replace(b"\0", b"")
         self.counts.lines += whole.count(b"\n")
         if b"\r" in whole:
             whole = whole.replace(b"\r\n", b"\n")
-        return list(self._items(whole))
+        return [*holes, *self._items(whole)]
+
+    def _holes(self, text: bytes) -> list[Event]:
+        """Return the gap that NUL bytes are: of a file that was emptied while QEMU went on writing behind them."""
+        if b"\0" not in text:
+            return []
+        self._open.clear()
+        return [self._lost(1, "the log was emptied while it was written")]
 
     def finish(self) -> list[Event]:
         """Return what the end of the log leaves: a gap if it ends within a record."""

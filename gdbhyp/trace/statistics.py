@@ -394,15 +394,20 @@ class Statistics:
             notes=(*notes, *((_XEN,) if self.tracker.blind else ())),
         )
 
-    def _exit_rows(self) -> tuple[ExitRow, ...]:
+    def exits(self) -> dict[tuple[Party, int | None, str], int]:
+        """Return how often each party exited for each reason so far."""
+        self._take_apart()
         counts: dict[tuple[Party, int | None, str], int] = {}
-        spreads: dict[tuple[Party, int | None, str], Spread] = {}
         for (party, ec, kind), count in self._exits.items():
             key = (self.tracker.settle(party), ec, reason_name(ec, kind))
             counts[key] = counts.get(key, 0) + count
-            handled = self._times.handled.get((party, ec, kind))
-            if handled is not None:
-                spreads.setdefault(key, Spread()).merge(handled)
+        return counts
+
+    def _exit_rows(self) -> tuple[ExitRow, ...]:
+        spreads: dict[tuple[Party, int | None, str], Spread] = {}
+        for (party, ec, kind), handled in self._times.handled.items():
+            key = (self.tracker.settle(party), ec, reason_name(ec, kind))
+            spreads.setdefault(key, Spread()).merge(handled)
         totals: dict[Party, int] = {}
         for (party, _, _), spread in spreads.items():
             totals[party] = totals.get(party, 0) + spread.total
@@ -416,7 +421,7 @@ class Statistics:
                 round(count / self.exceptions, 6),
                 *_handling(spreads.get((party, ec, name)), totals.get(party, 0)),
             )
-            for (party, ec, name), count in counts.items()
+            for (party, ec, name), count in self.exits().items()
         ]
         return tuple(sorted(rows, key=lambda row: (-row.count, row.world, row.vmid or 0, row.name)))
 

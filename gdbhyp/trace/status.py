@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from gdbhyp.arch.spaces import VA
+from gdbhyp.arch.worlds import World
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,45 @@ class SaveReport:
     path: str
     events: int
     dropped: int
+
+
+@dataclass(frozen=True)
+class FollowRow:
+    """What happened in one interval, which ends ``seconds`` after the beginning.
+
+    ``exceptions`` and ``switches`` are those of the interval, ``total`` counts exceptions from the start of the
+    recording; ``exits`` are the most frequent reasons of the interval.
+    """
+
+    seconds: float
+    exceptions: int
+    per_second: float
+    switches: int
+    total: int
+    dropped: int
+    exits: tuple[FollowExit, ...]
+
+
+@dataclass(frozen=True)
+class FollowExit:
+    """One reason for exits in an interval."""
+
+    world: World
+    vmid: int | None
+    ec: int | None
+    name: str
+    count: int
+
+
+@dataclass(frozen=True)
+class FollowReport:
+    """A machine that ran while its exits were counted; a JSON line an interval. ``stopped`` says why it stands."""
+
+    kind: ClassVar[str] = "trace_follow"
+    json_lines: ClassVar[bool] = True
+
+    rows: tuple[FollowRow, ...]
+    stopped: str
 
 
 @dataclass(frozen=True)

@@ -160,3 +160,12 @@ def test_endless_line_is_bounded() -> None:
     for _ in range(100):
         parser.feed(b"x" * 1000)
     assert parser.counts.foreign
+
+
+def test_hole_is_a_gap() -> None:
+    """A log that is emptied while QEMU goes on writing behind what was there has NUL bytes where lines were."""
+    parser = QemuLogParser()
+    one = LOG[: LOG.index(b"Exception return")]
+    events = [*parser.feed(one), *parser.feed(b"\0" * 5000), *parser.feed(one), *parser.finish()]
+    assert [type(event) for event in events] == [Taken, Lost, Taken]
+    assert parser.counts.incomplete == 1
