@@ -16,9 +16,8 @@ from gdbhyp.render.progress import Progress
 
 if TYPE_CHECKING:
     from gdbhyp.analyses.selftest import Oracle
-    from gdbhyp.commands.declaration import Tracer
+    from gdbhyp.commands.declaration import Catcher, Tracer
     from gdbhyp.engine.stop import Stop
-    from gdbhyp.render.progress import Progress
     from gdbhyp.render.style import Style
 
 _LAUNCHERS = {
@@ -46,6 +45,9 @@ class CliContext:
 
     def oracle(self) -> tuple[str, Oracle]:
         raise UsageError("this needs a live target to compare with: use hyp-selftest inside GDB")
+
+    def catcher(self) -> Catcher:
+        raise UsageError("catching needs a live target: use hyp-catch inside GDB")
 
     def warn(self, sentence: str) -> None:
         self.progress.clear()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from gdbhyp.analyses.selftest import Oracle
     from gdbhyp.engine.stop import Stop
+    from gdbhyp.trace.catching import CatchReport, Wanted
     from gdbhyp.trace.ring import Recording
     from gdbhyp.trace.status import FollowReport, StartOptions, TraceStatus
 
@@ -49,6 +50,18 @@ class Tracer(Protocol):
         ...
 
 
+class Catcher(Protocol):
+    """Catches on a live target."""
+
+    def add(self, wanted: Wanted, *, condition: str | None, ignore: int, temporary: bool) -> CatchReport:
+        """Make a catch; NoTarget or UsageError in a sentence if that cannot be."""
+        ...
+
+    def list(self) -> CatchReport:
+        """Return all catches."""
+        ...
+
+
 class Context(Protocol):
     """What a front end does for a command."""
 
@@ -77,6 +90,10 @@ class Context(Protocol):
 
     def oracle(self) -> tuple[str, Oracle]:
         """Return the target's own translation and its name; NoTarget or UsageError in a sentence without one."""
+        ...
+
+    def catcher(self) -> Catcher:
+        """Return the catches; UsageError in a sentence where there is no live target."""
         ...
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from gdbhyp.commands.declaration import Argument, Command, Context
+from gdbhyp.commands.numbers import address_range, small_number
 from gdbhyp.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def _start(context: Context, arguments: Namespace) -> Any:
             capacity,
             vectors,
             arguments.returns,
-            vmid=None if arguments.vmid is None else _count(arguments.vmid, "--vmid"),
+            vmid=None if arguments.vmid is None else small_number(arguments.vmid, "--vmid"),
             cpus=_counts(arguments.cpu, "--cpu"),
             classes=_counts(arguments.ec, "--ec"),
         )
@@ -47,7 +48,7 @@ def _start(context: Context, arguments: Namespace) -> Any:
 
 
 def _counts(texts: list[str] | None, option: str) -> frozenset[int] | None:
-    return None if texts is None else frozenset(_count(text, option) for text in texts)
+    return None if texts is None else frozenset(small_number(text, option) for text in texts)
 
 
 def _plugin(context: Context, arguments: Namespace) -> Any:
@@ -85,7 +86,7 @@ def _seconds(text: str, option: str) -> float:
 def _show(context: Context, arguments: Namespace) -> Any:
     from gdbhyp.trace import listing
 
-    count = _SHOWN if arguments.last is None else _count(arguments.last, "--last")
+    count = _SHOWN if arguments.last is None else small_number(arguments.last, "--last")
     wanted = _filter(context, arguments)
     if arguments.file is None:
         tracer = context.tracer()
@@ -175,36 +176,13 @@ def _filter(context: Context, arguments: Namespace) -> Filter:
 
     return Filter(
         reason=arguments.reason,
-        ec=None if arguments.ec is None else _count(arguments.ec, "--ec"),
-        cpu=None if arguments.cpu is None else _count(arguments.cpu, "--cpu"),
-        vmid=None if arguments.vmid is None else _count(arguments.vmid, "--vmid"),
+        ec=None if arguments.ec is None else small_number(arguments.ec, "--ec"),
+        cpu=None if arguments.cpu is None else small_number(arguments.cpu, "--cpu"),
+        vmid=None if arguments.vmid is None else small_number(arguments.vmid, "--vmid"),
         world=arguments.world,
-        ipa=_range(context, arguments.ipa),
-        pc=_range(context, arguments.pc),
+        ipa=address_range(context.number, arguments.ipa),
+        pc=address_range(context.number, arguments.pc),
     )
-
-
-def _count(text: str, option: str) -> int:
-    """Return a small number, decimal unless it says 0x; counts are no addresses."""
-    try:
-        number = int(text, 0)
-    except ValueError:
-        number = -1
-    if number < 0:
-        raise UsageError(f"{option} takes a number, such as 36 or 0x24, not '{text}'")
-    return number
-
-
-def _range(context: Context, text: str | None) -> tuple[int, int] | None:
-    """Return the first and the last address of ``ADDRESS`` or ``FIRST-LAST``."""
-    if text is None:
-        return None
-    first, found, last = text.partition("-")
-    begin = context.number(first)
-    end = context.number(last) if found else begin
-    if end < begin:
-        raise UsageError(f"the range {text} is empty: write FIRST-LAST, both included")
-    return begin, end
 
 
 _FILE = Argument(

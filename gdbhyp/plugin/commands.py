@@ -13,7 +13,7 @@ from gdbhyp.errors import GdbhypError, NoTarget, UsageError
 
 if TYPE_CHECKING:
     from gdbhyp.analyses.selftest import Oracle
-    from gdbhyp.commands.declaration import Tracer
+    from gdbhyp.commands.declaration import Catcher, Tracer
     from gdbhyp.engine.stop import Stop
     from gdbhyp.render.progress import Progress
 
@@ -56,6 +56,14 @@ class LiveContext:
 
         self._resources.enter_context(oracle.monitor_on(self.stop().cpu))
         return oracle.NAME, oracle.gva2gpa
+
+    def catcher(self) -> Catcher:
+        from gdbhyp.plugin.catch import catcher
+        from gdbhyp.plugin.core import is_core
+
+        if is_core():
+            raise NoTarget("a core file does not run: catching exits needs a live target")
+        return catcher()
 
     def warn(self, sentence: str) -> None:
         from gdbhyp.render.style import escape

@@ -9,7 +9,7 @@ from typing import Literal, cast
 
 import gdb
 
-from gdbhyp.engine.machine import Machine, pstate_of
+from gdbhyp.engine.machine import Machine, Registers, pstate_of
 from gdbhyp.engine.stop import Stop
 from gdbhyp.errors import NoTarget
 from gdbhyp.plugin.core import core_stop, is_core
@@ -223,6 +223,19 @@ def live_stop() -> Iterator[Stop]:
     _check_current(connection, registers)
     with PhysicalMemory(connection, _ram_map) as memory:
         yield _Cpus(memory, gdb.selected_thread(), registers).selected
+
+
+@contextlib.contextmanager
+def hit_stop(registers: Registers, cpu: int) -> Iterator[Stop]:
+    """Lend the CPU that hits a breakpoint right now, for which GDB has no frames yet; it is asked by ``registers``.
+
+    :raises NoTarget: if the target is no remote one.
+    """
+    connection = gdb.selected_inferior().connection
+    if not isinstance(connection, gdb.RemoteTargetConnection):
+        raise NoTarget(_NO_EL2)
+    with PhysicalMemory(connection, _ram_map) as memory:
+        yield Stop(Machine(registers, memory, pstate_of(registers.get("CPSR") or 0)), cpu=cpu)
 
 
 class ThreadRegisters:

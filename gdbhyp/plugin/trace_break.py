@@ -34,6 +34,8 @@ class BreakSource:
     name = "break"
     failure: str | None = None
     kinds = frozenset(KINDS)
+    commands = None
+    guests_only = False
 
     def __init__(
         self,
@@ -53,7 +55,7 @@ class BreakSource:
         try:
             self._vectors.join(self, stop, bases)
         except NoTarget as error:
-            raise NoTarget(f"{error}, or use --source log") from None
+            raise NoTarget(f"{error}, name them with --vector, or use --source log") from None
         self._false_before = self._vectors.false_hits
 
     @property

@@ -5,6 +5,9 @@ guest does (KVM's nVHE modes), and only the one in force can be read. So breakpo
 near the vectors, by which every world is entered: there VBAR_EL2 is read, a new base gets breakpoints of its own, and
 an ERET that has shown its worth is let go, unless returns are wanted as such.
 
+Where the host has a vector base of its own, those who wait only for guests are not bothered with it: a base is the
+host's once enough exceptions have come there, all of them from the host, and guests were seen to run with another one.
+
 GDB 16 and newer cut a breakpoint's address, when it is made, to what the selected CPU's translation regime takes for
 an address rather than a pointer signature, if the stub shows those masks (QEMU 10 does). While a guest with 48-bit
 addresses is selected, that loses the upper bits of an EL2 that has 52. So a breakpoint is made while a CPU is selected
@@ -13,7 +16,9 @@ whose mask leaves the address alone, and later where there is none.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import gdb
@@ -23,6 +28,7 @@ from gdbhyp.plugin.remote import is_connected
 from gdbhyp.plugin.threads import borrowed_thread
 from gdbhyp.plugin.trace_interrupt import CtrlC
 from gdbhyp.plugin.trace_registers import PacketRegisters
+from gdbhyp.trace.worlds import Party, party_below
 
 if TYPE_CHECKING:
     from gdbhyp.engine.stop import Stop
@@ -36,6 +42,8 @@ _GDB_CUTS = int(gdb.VERSION.partition(".")[0]) >= 16
 
 # How often an ERET is looked at before it is let go: some serve several worlds, and each CPU may have its own base.
 _LOOKS = 16
+# How many exceptions, all from the host, make a vector base the host's.
+_HOSTS = 32
 
 
 class Hit:
@@ -47,7 +55,7 @@ class Hit:
         self._registers = registers
         self._known: dict[str, int | None] = {}
 
-    def get(self, name: str) -> int | None:
+    def get(self, name: str, /) -> int | None:
         """Return a register, None if the stub does not show it or does not answer."""
         if name not in self._known:
             self._known[name] = self._registers.get(name)
@@ -74,12 +82,47 @@ class Hit:
         vttbr = self.get("VTTBR_EL2")
         return self.get("VTCR_EL2") if vttbr is not None and vttbr >> 56 else None
 
+    @property
+    def party(self) -> Party:
+        """Who was interrupted below EL2, or is about to be entered."""
+        hcr, vttbr = self.get("HCR_EL2"), self.get("VTTBR_EL2")
+        if hcr is None or vttbr is None:
+            return Party("unknown")
+        return party_below(hcr, vttbr, self.vtcr or 0)
+
+    def walked_ipa(self) -> int | None:
+        """Return where stage 1 of the interrupted world leads FAR_EL2, None where it leads nowhere."""
+        from gdbhyp.analyses.guest import stage1_walk
+        from gdbhyp.plugin.target import hit_stop
+
+        far = self.get("FAR_EL2")
+        if far is None:
+            return None
+        try:
+            with hit_stop(self, self.cpu) as stop:
+                walk = stage1_walk(stop, far)
+        except GdbhypError:
+            return None
+        return walk.output if walk is not None else None
+
 
 class Member(Protocol):
     """Who wants to know. ``kinds`` of exceptions are wanted, and returns from EL2 as well if ``returns``."""
 
-    kinds: frozenset[int]
     returns: bool
+
+    @property
+    def guests_only(self) -> bool:
+        """Whether exceptions that the host takes do not matter."""
+        ...
+
+    @property
+    def kinds(self) -> frozenset[int]: ...
+
+    @property
+    def commands(self) -> str | None:
+        """What GDB shall do when it has stopped because of this member, as of a breakpoint."""
+        ...
 
     def taken(self, hit: Hit) -> bool:
         """An exception was taken to EL2; return whether to stop for the person."""
@@ -96,6 +139,14 @@ class Member(Protocol):
     def failed(self, reason: str) -> None:
         """The target does not answer any more."""
         ...
+
+
+@dataclass
+class _Base:
+    """What was seen of a vector base: exceptions from the host, and whether a guest had it."""
+
+    from_host: int = 0
+    of_guest: bool = False
 
 
 class Point(gdb.Breakpoint):
@@ -129,13 +180,14 @@ class Vectors:
         self.stops = 0
         self._members: list[Member] = []
         self._asked: list[Member] = []
-        self._bases: set[int] = set()
+        self._bases: dict[int, _Base] = {}
         self._erets: list[int] = []
         self._searched: frozenset[int] = frozenset()
         self._points: dict[int, Point] = {}
         self._let_go: set[int] = set()
         self._registers: PacketRegisters | None = None
         self._listening = False
+        self._in_hit = False
         self._ctrl_c = CtrlC()
 
     @property
@@ -174,27 +226,49 @@ class Vectors:
         :raises NoTarget: if the stub shows no VBAR_EL2, or no CPU has vectors yet.
         """
         self._connect()
-        self._bases.update(base & ~0x7FF for base in (*vector_bases(), *bases) if base & ~0x7FF)
-        if not self._bases:
-            raise NoTarget(
-                "VBAR_EL2 is 0 on every CPU: let the hypervisor set its vectors first, or name them with --vector"
-            )
-        self._search(stop)
         self._members.append(member)
+        self._listen()
+        try:
+            self._find(stop, bases)
+        except BaseException:
+            self.leave(member)
+            raise
+
+    def _find(self, stop: Stop, bases: Iterable[int]) -> None:
+        """Find the vectors and what leads to them, and place breakpoints."""
+        for base in (*vector_bases(), *bases):
+            self._add(base)
+        if not self._bases:
+            raise NoTarget("VBAR_EL2 is 0 on every CPU: let the hypervisor set its vectors first")
+        self._search(stop)
         self._let_go.clear()
         self._place()
-        self._listen()
 
-    def leave(self, member: Member) -> None:
-        """Watch for ``member`` no longer; not to be called while a breakpoint is being hit."""
+    def leave(self, member: Member, *, in_event: bool = False) -> None:
+        """Watch for ``member`` no longer; say so if GDB is about to tell of its breakpoints."""
         if member in self._members:
             self._members.remove(member)
-        if member in self._asked:
-            self._asked.remove(member)
-        if self._members:
-            self._place()
+        self.refresh(in_event=in_event)
+
+    def refresh(self, *, in_event: bool = False) -> None:
+        """Take notice that a member wants something else than before.
+
+        While GDB goes through its breakpoints to tell of them (``in_event``) none may be deleted, so what is not wanted
+        any more is disabled, and deleted soon.
+        """
+        if self._in_hit:
+            return
+        if in_event:
+            self._place(tidy=False)
+            gdb.post_event(self._tidy)
         else:
+            self._tidy()
+
+    def _tidy(self) -> None:
+        if not self._members:
             self._end()
+        elif self._registers is not None:
+            self._place()
 
     def _connect(self) -> None:
         registers = self._registers
@@ -217,9 +291,13 @@ class Vectors:
 
     def _wanted(self) -> set[int]:
         """Return the addresses at which the members want breakpoints."""
-        kinds = {kind for member in self._members for kind in member.kinds}
         wanted = {
-            base + half + kind * VECTOR_SIZE for base in self._bases for half in _LOWER_EL for kind in kinds
+            base + half + kind * VECTOR_SIZE
+            for base in self._bases
+            for member in self._members
+            if not (member.guests_only and self._is_hosts(base))
+            for kind in member.kinds
+            for half in _LOWER_EL
         }
         if any(member.returns for member in self._members):
             wanted.update(self._erets)
@@ -227,18 +305,44 @@ class Vectors:
             wanted.update(address for address in self._erets if address not in self._let_go)
         return wanted
 
-    def _place(self, *, in_hit: bool = False) -> None:
-        """Make the breakpoints that are wanted and not there, and delete what is not wanted.
+    def _add(self, base: int) -> bool:
+        """Take notice of a value of VBAR_EL2; return whether it is a new one. 0 is one that was never set."""
+        base &= ~0x7FF
+        if not base or base in self._bases:
+            return False
+        self._bases[base] = _Base()
+        return True
 
-        In a hit nothing is deleted, and no other CPU is selected: that one is in EL2.
+    def _is_hosts(self, base: int) -> bool:
+        """Return whether only the host's exceptions come to this base."""
+        seen = self._bases[base]
+        return (
+            seen.from_host >= _HOSTS
+            and not seen.of_guest
+            and any(other.of_guest for other in self._bases.values())
+        )
+
+    def _place(self, *, here: bool = False, tidy: bool = True) -> None:
+        """Make the breakpoints that are wanted and not there, and delete what is not wanted, or just disable it.
+
+        With ``here`` no other CPU is selected: this one is in EL2.
         """
         wanted = self._wanted()
-        for address in wanted - self._points.keys():
-            thread = _fitting(address, gdb.selected_thread() if in_hit else None)
-            if thread is not None:
+        for address in wanted:
+            if address in self._points:
+                self._enable(address, True)
+            elif (thread := _fitting(address, gdb.selected_thread() if here else None)) is not None:
                 self._make(address, thread)
-        for address in [] if in_hit else list(self._points.keys() - wanted):
-            self._delete(address)
+        for address in self._points.keys() - wanted:
+            if tidy:
+                self._delete(address)
+            else:
+                self._enable(address, False)
+
+    def _enable(self, address: int, enabled: bool) -> None:
+        point = self._points[address]
+        if point.is_valid() and point.enabled != enabled:
+            point.enabled = enabled
 
     def _make(self, address: int, thread: gdb.InferiorThread) -> None:
         hit = self._returned if address in self._erets else self._taken
@@ -268,6 +372,7 @@ class Vectors:
         self._ctrl_c.hold()
         self.stops += 1
         self._asked = []
+        self._in_hit = True
         assert self._registers is not None
         try:
             hit = Hit(point.address, self._registers)
@@ -277,24 +382,43 @@ class Vectors:
             else:
                 if point.address in self._erets:
                     self._learn(point, hit)
+                else:
+                    self._learn_base(hit)
                 self._asked = [member for member in list(self._members) if ask(member, hit)]
         except (gdb.error, GdbhypError) as error:
             self._fail(f"the target did not answer: {error}")
+        finally:
+            self._in_hit = False
+        if self._asked:
+            point.commands = "\n".join(member.commands or "" for member in self._asked)
         return self._ctrl_c.pressed or bool(self._asked)
 
     def _learn(self, point: Point, hit: Hit) -> None:
         """At an ERET, whose world is about to be entered: find its vectors."""
         base = (hit.get("VBAR_EL2") or 0) & ~0x7FF
-        known = base in self._bases or not base
-        if not known:
-            self._bases.add(base)
+        known = not self._add(base)
+        if base and not self._bases[base].of_guest and hit.party.world == "guest":
+            self._bases[base].of_guest = True
+            known = False
         if not known or self.unplaced:
-            self._place(in_hit=True)
+            self._place(here=True, tidy=False)
         point.looks = point.looks + 1 if known else 0
         if point.looks >= _LOOKS and not any(member.returns for member in self._members):
-            self._let_go.add(point.address)
             # A breakpoint may not be deleted while it is being hit; disabled, it costs no more.
+            self._let_go.add(point.address)
             point.enabled = False
+
+    def _learn_base(self, hit: Hit) -> None:
+        """At a vector: count who comes there, until that is known."""
+        seen = self._bases.get(hit.address & ~0x7FF)
+        if seen is None or seen.of_guest or seen.from_host > _HOSTS:
+            return
+        if hit.party.world == "guest":
+            seen.of_guest = True
+        else:
+            seen.from_host += 1
+        if seen.of_guest or seen.from_host == _HOSTS:
+            self._place(here=True, tidy=False)
 
     def _fail(self, reason: str) -> None:
         for member in list(self._members):
@@ -318,20 +442,32 @@ class Vectors:
 
     def _look_around(self) -> None:
         """The CPU that stopped may be in a world with a vector base of its own, and may fit where none did."""
-        if self._registers is None or not self._members:
+        if not self._members:
+            self._end()
             return
-        base = (self._registers.get("VBAR_EL2") or 0) & ~0x7FF
-        if base:
-            self._bases.add(base)
+        if self._registers is None:
+            self._find_again()
+            return
+        self._add(self._registers.get("VBAR_EL2") or 0)
         for address, point in list(self._points.items()):
             # A new symbol file makes GDB work all addresses out again.
             if not point.is_valid() or point.misplaced:
                 self._delete(address)
         self._place()
 
+    def _find_again(self) -> None:
+        """Watch another target than before, as soon as it has vectors."""
+        from gdbhyp.plugin.target import live_stop
+
+        with contextlib.suppress(GdbhypError), live_stop() as stop:
+            self._connect()
+            self._find(stop, ())
+
     def _prompt(self, _: None = None) -> None:
         """Make sure that Ctrl-C is GDB's while the person types."""
         self._ctrl_c.release()
+        if not self._members:
+            self._end()
 
     def _gone(self, event: gdb.ConnectionEvent) -> None:
         if self._registers is not None and event.connection is self._registers.connection:
