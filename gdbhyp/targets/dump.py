@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,11 @@ from gdbhyp.arch.features import EVERYTHING, ID_REGISTERS
 from gdbhyp.engine.machine import Machine, Reader, pstate_of
 from gdbhyp.engine.stop import Stop
 from gdbhyp.errors import BadInput, MemoryUnavailable, UsageError
-from gdbhyp.targets import notes, snapshot
-from gdbhyp.targets.elf import MAGIC, open_elf
+from gdbhyp.targets import elf, flattened, kdump, lime, notes, snapshot
+from gdbhyp.targets.elf import open_elf
 from gdbhyp.targets.flat import FlatMemory, open_image
+from gdbhyp.targets.kdump import open_kdump
+from gdbhyp.targets.lime import open_lime
 from gdbhyp.targets.snapshot import Snapshot
 
 
@@ -150,26 +152,21 @@ def _open(name: str) -> Dump:
         return Dump(name, "raw image", image, image.ranges)
     try:
         with path.open("rb") as file:
-            magic = file.read(len(MAGIC))
+            magic = file.read(max(map(len, _FORMS)))
     except OSError as error:
         raise BadInput(f"cannot read {name}: {error.strerror}") from error
-    if magic == MAGIC:
-        return _elf_dump(name)
-    raise BadInput(f"{name} is no ELF core; for a raw image of memory, say FILE@ADDRESS")
+    for start, opener in _FORMS.items():
+        if magic.startswith(start):
+            return opener(name)
+    raise BadInput(
+        f"{name} is no ELF core, kdump-compressed dump or LiME file; for a raw image of memory, say FILE@ADDRESS"
+    )
 
 
 def _elf_dump(name: str) -> Dump:
     core = open_elf(Path(name))
-    taken = None
-    info = None
-    cpus: list[Mapping[str, int]] = []
-    for note in core.notes:
-        if (note.name, note.kind) == ("CORE", notes.NT_PRSTATUS):
-            cpus.append(notes.cpu_registers(note.contents, name, big=core.big))
-        elif note.name == "VMCOREINFO":
-            info = notes.vmcoreinfo(note.contents)
-        elif (note.name, note.kind) == (snapshot.NOTE_NAME, snapshot.NOTE_TYPE):
-            taken = snapshot.decode(note.contents, name)
+    said = _described(core.notes, name, big=core.big)
+    taken = said.snapshot
     missing = f"{name} is cut short: {core.missing} bytes of memory that it claims are missing from the file"
     return Dump(
         name=name,
@@ -177,12 +174,62 @@ def _elf_dump(name: str) -> Dump:
         memory=core.memory.within(taken.ram, "it was left out of the snapshot") if taken else core.memory,
         ranges=core.memory.ranges,
         ram=taken.ram if taken else core.memory.ranges,
-        cpus=taken.cpus if taken else tuple(cpus),
+        cpus=taken.cpus if taken else said.cpus,
         selected=taken.selected if taken else 0,
-        vmcoreinfo=info,
+        vmcoreinfo=said.vmcoreinfo,
         snapshot=taken,
         problems=(missing,) if core.missing else (),
     )
+
+
+def _kdump_dump(name: str) -> Dump:
+    dump = open_kdump(Path(name))
+    said = _described(dump.notes, name, big=False)
+    return Dump(
+        name=name,
+        form=dump.form,
+        memory=dump.memory,
+        ranges=dump.ranges,
+        ram=dump.ranges,
+        cpus=said.cpus,
+        vmcoreinfo=notes.vmcoreinfo(dump.vmcoreinfo) if dump.vmcoreinfo else said.vmcoreinfo,
+        problems=dump.problems,
+    )
+
+
+def _lime_dump(name: str) -> Dump:
+    memory, problems = open_lime(Path(name))
+    return Dump(name, "LiME", memory, memory.ranges, memory.ranges, problems=problems)
+
+
+_FORMS: Mapping[bytes, Callable[[str], Dump]] = {
+    elf.MAGIC: _elf_dump,
+    kdump.MAGIC: _kdump_dump,
+    flattened.MAGIC: _kdump_dump,
+    lime.MAGIC: _lime_dump,
+}
+
+
+@dataclass(frozen=True)
+class _Description:
+    """What the notes of a dump say."""
+
+    cpus: tuple[Mapping[str, int], ...]
+    vmcoreinfo: Mapping[str, str] | None
+    snapshot: Snapshot | None
+
+
+def _described(found: Sequence[notes.Note], name: str, *, big: bool) -> _Description:
+    cpus: list[Mapping[str, int]] = []
+    info = taken = None
+    for note in found:
+        if (note.name, note.kind) == ("CORE", notes.NT_PRSTATUS):
+            cpus.append(notes.cpu_registers(note.contents, name, big=big))
+        elif note.name == "VMCOREINFO":
+            info = notes.vmcoreinfo(note.contents)
+        elif (note.name, note.kind) == (snapshot.NOTE_NAME, snapshot.NOTE_TYPE):
+            taken = snapshot.decode(note.contents, name)
+    return _Description(tuple(cpus), info, taken)
 
 
 def read_registers(path: str | None, assignments: Sequence[str]) -> dict[str, int]:

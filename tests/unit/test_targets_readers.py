@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from unit.cores import core
+from unit.kdumps import BLOCK, flatten, kdump, lime
 
 from gdbhyp.engine.machine import Reader
 from gdbhyp.errors import MemoryUnavailable
@@ -15,24 +16,28 @@ from gdbhyp.targets.flat import FlatMemory, Segment, open_image
 
 
 class ReaderContract:
-    """What every reader of physical memory must do; a subclass says how to make one of segments."""
+    """What every reader of physical memory must do; a subclass says how to make one of segments.
+
+    A reader of whole pages has pages of ``scale`` bytes where the others have bytes.
+    """
+
+    scale = 1
 
     def reader(self, folder: Path, segments: dict[int, bytes]) -> Reader:
         raise NotImplementedError
+
+    def scaled(self, segments: dict[int, bytes]) -> dict[int, bytes]:
+        return {start * self.scale: self.stretched(data) for start, data in segments.items()}
+
+    def stretched(self, data: bytes) -> bytes:
+        return b"".join(bytes((byte,)) * self.scale for byte in data)
 
     @pytest.fixture
     def memory(self, tmp_path: Path) -> Reader:
         #  0x1000      0x1008      0x1010   0x1014            0x3000   0x3003
         #    |  A: 8     |  B: 8     |  C: 4  |     nothing     |  D: 3  |
-        return self.reader(
-            tmp_path,
-            {
-                0x1000: b"AAAAaaaa",
-                0x1008: b"BBBBbbbb",
-                0x1010: b"CCcc",
-                0x3000: b"DDd",
-            },
-        )
+        segments = {0x1000: b"AAAAaaaa", 0x1008: b"BBBBbbbb", 0x1010: b"CCcc", 0x3000: b"DDd"}
+        return self.reader(tmp_path, self.scaled(segments))
 
     @pytest.mark.parametrize(
         ("address", "size", "data"),
@@ -48,8 +53,8 @@ class ReaderContract:
         ],
     )
     def test_exactly_what_was_asked_for(self, memory: Reader, address: int, size: int, data: bytes) -> None:
-        read = memory.read(address, size)
-        assert bytes(read) == data
+        read = memory.read(address * self.scale, size * self.scale)
+        assert read == self.stretched(data)
         assert isinstance(read, bytes)
 
     @pytest.mark.parametrize(
@@ -70,20 +75,22 @@ class ReaderContract:
         ],
     )
     def test_the_first_missing_address(self, memory: Reader, address: int, size: int, first_bad: int) -> None:
+        address, size, first_bad = (number * self.scale for number in (address, size, first_bad))
         with pytest.raises(MemoryUnavailable) as caught:
             memory.read(address, size)
         error = caught.value
         assert (error.space, error.address, error.size, error.first_bad) == ("PA", address, size, first_bad)
+        assert not error.unsaved
         assert str(error).startswith(f"cannot read {size} bytes at PA {address:#x}: ")
 
     def test_any_part(self, tmp_path: Path) -> None:
         chance = random.Random(3)
         segments = {start: chance.randbytes(64) for start in (0x40, 0x80, 0x100, 0x140)}
-        memory = self.reader(tmp_path, segments)
+        memory = self.reader(tmp_path, self.scaled(segments))
         known = {start + n: byte for start, data in segments.items() for n, byte in enumerate(data)}
-        for _ in range(2000):
-            address, size = chance.randrange(0x200), chance.randrange(1, 0x90)
-            wanted = [known.get(a) for a in range(address, address + size)]
+        for _ in range(2000 if self.scale == 1 else 50):
+            address, size = chance.randrange(0x200 * self.scale), chance.randrange(1, 0x90 * self.scale)
+            wanted = [known.get(a // self.scale) for a in range(address, address + size)]
             if None in wanted:
                 with pytest.raises(MemoryUnavailable) as caught:
                     memory.read(address, size)
@@ -127,3 +134,28 @@ class TestJoined(ReaderContract):
         whole = FlatMemory([Segment(start, data) for start, data in segments.items()])
         parts = [FlatMemory([Segment(start, data[: 1 + len(data) // 2])]) for start, data in segments.items()]
         return Joined([*parts, whole])
+
+
+class TestKdump(ReaderContract):
+    scale = BLOCK
+
+    def reader(self, folder: Path, segments: dict[int, bytes]) -> Reader:
+        return open_dump(kdump(folder / "kdump", segments)).memory
+
+
+class TestFlattened(ReaderContract):
+    """In pieces of 1000 bytes in any order, with a first version of some of them before."""
+
+    scale = BLOCK
+
+    def reader(self, folder: Path, segments: dict[int, bytes]) -> Reader:
+        whole = Path(kdump(folder / "kdump", segments)).read_bytes()
+        pieces = [(at, whole[at : at + 1000]) for at in range(0, len(whole), 1000)]
+        random.Random(4).shuffle(pieces)
+        early = [(at + 100, b"wrong" * 300) for at, _ in pieces[::7] if at + 1600 < len(whole)]
+        return open_dump(flatten(folder / "flat", [*early, *pieces])).memory
+
+
+class TestLime(ReaderContract):
+    def reader(self, folder: Path, segments: dict[int, bytes]) -> Reader:
+        return open_dump(lime(folder / "lime", segments)).memory
