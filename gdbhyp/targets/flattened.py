@@ -21,6 +21,7 @@ from gdbhyp.errors import BadInput
 MAGIC = b"makedumpfile\0\0\0\0"
 _HEADER_SIZE = 4096
 _PIECE = struct.Struct(">qq")
+_KIND = struct.Struct(">qq")
 _END = (-1, -1)
 _MOST_PIECES = 1 << 24
 
@@ -54,6 +55,8 @@ class Flattened:
 
     def __init__(self, contents: bytes | mmap.mmap, path: Path) -> None:
         self._contents = contents
+        if contents[len(MAGIC) : len(MAGIC) + _KIND.size] != _KIND.pack(1, 1):
+            raise BadInput(f"{path} is damaged, or flattened in a way that is not known")
         offsets, sizes, places, self.complete = _pieces(contents, path)
         self._offsets, self._sizes, self._places = _without_overlaps(offsets, sizes, places)
         self.size = self._offsets[-1] + self._sizes[-1] if self._offsets else 0

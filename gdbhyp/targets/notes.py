@@ -18,7 +18,7 @@ NT_FPREGSET = 2
 NT_ARM_SVE = 0x405
 _HEADER = struct.Struct("<III")
 _BIG_HEADER = struct.Struct(">III")
-_MOST_NOTES = 1 << 17
+MOST_NOTES = 1 << 17
 _LONGEST_NAME = 32
 
 # elf_prstatus: 112 bytes of signal and process data, x0 to x30, sp, pc, pstate, and pr_fpvalid.
@@ -46,7 +46,7 @@ def read_notes(data: bytes, *, big: bool = False) -> tuple[tuple[Note, ...], int
     header = _BIG_HEADER if big else _HEADER
     found: list[Note] = []
     at = 0
-    while at + header.size <= len(data) and len(found) < _MOST_NOTES:
+    while at + header.size <= len(data) and len(found) < MOST_NOTES:
         name_size, size, kind = header.unpack_from(data, at)
         name_at = at + header.size
         contents_at = name_at + _aligned(name_size)
