@@ -90,15 +90,17 @@ def _show(context: Context, arguments: Namespace) -> Any:
     wanted = _filter(context, arguments)
     if arguments.file is None:
         tracer = context.tracer()
-        return listing.last(tracer.recording().exceptions(), wanted, count, tracer.symbol)
+        recording = tracer.recording()
+        return listing.last(recording.exceptions(), wanted, count, tracer.symbol, recording.host_calls)
     file = _open(arguments.file)
-    report = listing.last(_exceptions(file), wanted, count)
+    report = listing.last(_exceptions(file), wanted, count, names=file.header.host_calls)
     return listing.ShowReport(report.rows, report.left_out, tuple(file.notes))
 
 
 def _stat(context: Context, arguments: Namespace) -> Any:
     if arguments.file is None:
-        return context.tracer().recording().statistics.report()
+        recording = context.tracer().recording()
+        return recording.statistics.report(names=recording.host_calls)
     from gdbhyp.trace.statistics import Statistics
     from gdbhyp.trace.worlds import WorldTracker
 
@@ -106,7 +108,7 @@ def _stat(context: Context, arguments: Namespace) -> Any:
     statistics = Statistics(file.header.source, WorldTracker(vhe=file.header.vhe))
     for batch in file.batches:
         statistics.extend(batch)
-    return statistics.report(file.notes, deduced=file.header.worlds_deduced)
+    return statistics.report(file.notes, deduced=file.header.worlds_deduced, names=file.header.host_calls)
 
 
 def _save(context: Context, arguments: Namespace) -> Any:
@@ -146,7 +148,13 @@ def _header_of(recording: Recording) -> Header:
     from gdbhyp.trace.files import Header
 
     tracker = recording.statistics.tracker
-    return Header(recording.source, recording.missing_before, tracker.vhe, not tracker.observed)
+    return Header(
+        recording.source,
+        recording.missing_before,
+        tracker.vhe,
+        not tracker.observed,
+        host_calls=recording.host_calls,
+    )
 
 
 def _open(path: str) -> TraceFile:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -54,6 +55,7 @@ class LiveTracer:
         self._ended: str | None = "nothing was recorded yet; 'hyp-trace start' begins"
         self._notes: list[str] = []
         self._last_source: _Source | None = None
+        self._asked: set[int] = set()
 
     def start(self, options: StartOptions) -> TraceStatus:
         """Start a new recording.
@@ -70,6 +72,7 @@ class LiveTracer:
         self._source = self._last_source = source
         self._connection = gdb.selected_inferior().connection
         self._why, self._ended = why, None
+        self._asked.clear()
         _listen(self)
         return self.status()
 
@@ -103,7 +106,21 @@ class LiveTracer:
         if self._recording is None:
             raise NoTarget("nothing was recorded yet: 'hyp-trace start' begins, or name a trace file")
         self._catch_up()
+        if not running():
+            self._name_host_calls(self._recording)
         return self._recording
+
+    def _name_host_calls(self, recording: Recording) -> None:
+        """Find out what the host's calls ask for, once each, while the target can tell."""
+        unknown = recording.statistics.host_calls() - self._asked
+        if not unknown or gdb.selected_inferior().connection is not self._connection:
+            return
+        from gdbhyp.hypervisors.calls import namer
+
+        self._asked |= unknown
+        with contextlib.suppress(GdbhypError), live_stop() as stop:
+            name = namer(stop)
+            recording.host_calls.update((x0, found) for x0 in unknown if (found := name(x0)))
 
     def status(self) -> TraceStatus:
         """Return what is being recorded, or was."""

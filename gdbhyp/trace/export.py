@@ -14,6 +14,7 @@ from gdbhyp.errors import BadInput
 from gdbhyp.trace import files
 from gdbhyp.trace.events import Event, Taken
 from gdbhyp.trace.listing import EventRow, row
+from gdbhyp.trace.statistics import HostCalls
 from gdbhyp.trace.worlds import Party, WorldTracker
 
 _CPUS, _VMS = 1, 2
@@ -41,12 +42,12 @@ def export(path: str, form: str, header: files.Header, events: Iterable[Event]) 
     tracker = WorldTracker(vhe=header.vhe)
     try:
         with Path(path).open("w", encoding="utf-8", newline="") as file:
-            return (_csv if form == "csv" else _chrome)(file, events, tracker)
+            return (_csv if form == "csv" else _chrome)(file, events, tracker, header.host_calls)
     except OSError as error:
         raise BadInput(f"cannot write {path}: {error.strerror}") from None
 
 
-def _csv(file: TextIO, events: Iterable[Event], tracker: WorldTracker) -> int:
+def _csv(file: TextIO, events: Iterable[Event], tracker: WorldTracker, host_calls: HostCalls) -> int:
     writer = csv.writer(file, lineterminator="\n")
     names = [field.name for field in dataclasses.fields(EventRow)]
     writer.writerow(names)
@@ -54,7 +55,7 @@ def _csv(file: TextIO, events: Iterable[Event], tracker: WorldTracker) -> int:
     for event in events:
         party = tracker.take(event)
         if type(event) is Taken and party is not None:
-            cells = row(event, party)
+            cells = row(event, party, names=host_calls)
             writer.writerow([_cell(name, getattr(cells, name)) for name in names])
             count += 1
     return count
@@ -69,11 +70,11 @@ def _cell(name: str, value: Any) -> Any:
     return hex(value) if name in _HEXADECIMAL else value
 
 
-def _chrome(file: TextIO, events: Iterable[Event], tracker: WorldTracker) -> int:
+def _chrome(file: TextIO, events: Iterable[Event], tracker: WorldTracker, host_calls: HostCalls) -> int:
     file.write('{"displayTimeUnit":"ns","traceEvents":[\n')
     count = 0
     separator = ""
-    timeline = _Timeline(tracker)
+    timeline = _Timeline(tracker, host_calls)
     for item in timeline.items(events):
         file.write(separator + json.dumps(item))
         separator = ",\n"
@@ -89,8 +90,9 @@ class _Timeline:
     slice begins at the exception before, EL2's own work included. Without a clock an event takes a microsecond.
     """
 
-    def __init__(self, tracker: WorldTracker) -> None:
+    def __init__(self, tracker: WorldTracker, host_calls: HostCalls) -> None:
         self._tracker = tracker
+        self._host_calls = host_calls
         self._before: dict[int, float] = {}
         self._named: set[tuple[int, int]] = set()
         self._vms: dict[tuple[Party, int], int] = {}
@@ -119,7 +121,7 @@ class _Timeline:
             yield from self._new_track(_VMS, track, f"{_title(party)} on CPU {event.cpu}")
             yield _slice(f"CPU {event.cpu}", _VMS, track, before, now)
         self._before[event.cpu] = now
-        cells = row(event, party)
+        cells = row(event, party, names=self._host_calls)
         arguments = {
             name: _cell(name, getattr(cells, name))
             for name in ("pc", "esr", "far", "ipa", "x0", "call", "vmid", "seq")

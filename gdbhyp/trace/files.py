@@ -7,8 +7,9 @@ as "0x…" strings, what was not observed left out.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -44,7 +45,7 @@ class Header:
     """What a recording says of itself.
 
     ``dropped`` events are not in the file; ``vhe``: EL2 is the host; ``worlds_deduced``: no registers were recorded
-    that say whose world it was.
+    that say whose world it was. ``host_calls`` names what the host asks of EL2, by x0.
     """
 
     source: str
@@ -53,6 +54,7 @@ class Header:
     worlds_deduced: bool = False
     format: str = FORMAT
     version: int = VERSION
+    host_calls: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -122,6 +124,7 @@ def encode_header(header: Header) -> str:
             "dropped": header.dropped,
             "vhe": header.vhe,
             "worlds_deduced": header.worlds_deduced,
+            "host_calls": {hex(x0): name for x0, name in sorted(header.host_calls.items())},
         }
     )
 
@@ -271,7 +274,22 @@ def _header(path: str, line: bytes) -> Header:
         raise BadInput(
             f"{path} has a header that is not valid: {line[:200].decode('ascii', 'replace').strip()}"
         )
-    return Header(str(fields.get("source", "unknown")), dropped, vhe, deduced)
+    return Header(
+        str(fields.get("source", "unknown")),
+        dropped,
+        vhe,
+        deduced,
+        host_calls=_names(fields.get("host_calls")),
+    )
+
+
+def _names(names: Any) -> dict[int, str]:
+    """Return the names of host calls; what is none of them is left out."""
+    found = {}
+    for x0, name in names.items() if isinstance(names, dict) else ():
+        with contextlib.suppress(ValueError):
+            found[int(x0, 16)] = str(name)
+    return found
 
 
 def _json_batches(

@@ -11,7 +11,7 @@ from gdbhyp.arch.spaces import IPA, VA, Word
 from gdbhyp.arch.syndrome import SyndromeContext, decode_esr
 from gdbhyp.arch.worlds import World
 from gdbhyp.trace.events import FIQ, IRQ, KIND_NAMES, SERROR, Taken
-from gdbhyp.trace.statistics import KIND_TITLES, call_text, hpfar_ipa
+from gdbhyp.trace.statistics import KIND_TITLES, HostCalls, call_text, hpfar_ipa
 from gdbhyp.trace.worlds import Party
 
 REASONS: dict[str, frozenset[int]] = {
@@ -127,8 +127,9 @@ def no_symbol(_: int) -> str | None:
     return None
 
 
-def row(event: Taken, party: Party, symbol: Symbol = no_symbol) -> EventRow:
-    """Return the row of an exception."""
+def row(event: Taken, party: Party, symbol: Symbol = no_symbol, names: HostCalls | None = None) -> EventRow:
+    """Return the row of an exception; ``names`` are those of host calls."""
+    names = names or {}
     syndrome = event.syndrome
     ipa = full_ipa(event)
     return EventRow(
@@ -140,7 +141,7 @@ def row(event: Taken, party: Party, symbol: Symbol = no_symbol) -> EventRow:
         from_el=event.from_el,
         exception=KIND_NAMES[event.kind],
         ec=event.ec,
-        summary=KIND_TITLES[event.kind] if syndrome is None else _summary(event, party, syndrome),
+        summary=KIND_TITLES[event.kind] if syndrome is None else _summary(event, party, syndrome, names),
         pc=None if event.elr is None else VA(event.elr),
         symbol=None if event.elr is None else symbol(event.elr),
         esr=None if syndrome is None else Word(syndrome),
@@ -150,12 +151,12 @@ def row(event: Taken, party: Party, symbol: Symbol = no_symbol) -> EventRow:
         spsr=None if event.spsr is None else Word(event.spsr),
         vttbr=None if event.vttbr is None else Word(event.vttbr),
         x0=None if event.x0 is None else Word(event.x0),
-        call=call_text(event, party.world),
+        call=call_text(event, party.world, names),
         vector=VA(event.vector),
     )
 
 
-def _summary(event: Taken, party: Party, syndrome: int) -> str:
+def _summary(event: Taken, party: Party, syndrome: int, names: HostCalls) -> str:
     context = SyndromeContext(
         far=event.far,
         hpfar=event.hpfar,
@@ -165,12 +166,17 @@ def _summary(event: Taken, party: Party, syndrome: int) -> str:
         aarch32=event.from_aarch32,
         from_el=event.from_el,
         guest={"guest": True, "host": False}.get(party.world),
+        host_call=names.get,
     )
     return decode_esr(syndrome, context=context).summary
 
 
 def last(
-    exceptions: Iterable[tuple[Taken, Party]], wanted: Filter, count: int, symbol: Symbol = no_symbol
+    exceptions: Iterable[tuple[Taken, Party]],
+    wanted: Filter,
+    count: int,
+    symbol: Symbol = no_symbol,
+    names: HostCalls | None = None,
 ) -> ShowReport:
     """Return the last ``count`` wanted exceptions of a recording."""
     matching = 0
@@ -179,4 +185,4 @@ def last(
         if wanted.wants(event, party):
             matching += 1
             newest.append((event, party))
-    return ShowReport(tuple(row(*item, symbol) for item in newest), matching - len(newest))
+    return ShowReport(tuple(row(*item, symbol, names) for item in newest), matching - len(newest))

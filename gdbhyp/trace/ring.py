@@ -22,6 +22,8 @@ class Recording:
         self.statistics = Statistics(source, WorldTracker(vhe=vhe))
         self.kept: deque[tuple[Event, Party | None]] = deque(maxlen=capacity)
         self.overwritten = 0
+        self.host_calls: dict[int, str] = {}
+        """What the host asks of EL2, by x0, as far as that was found out."""
 
     def add(self, event: Event) -> None:
         """Record one event; the oldest gives way if there is no room."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from gdbhyp.arch import smccc
 from gdbhyp.arch.spaces import IPA, VA
@@ -230,18 +230,37 @@ def reason_name(ec: int | None, kind: int) -> str:
     return KIND_TITLES[kind] if ec is None else syndrome_of(ec << 26).ec.name
 
 
-def call_text(event: Taken, world: World) -> str | None:
+HostCalls = Mapping[int, str]
+"""What a host asks of its own EL2 code, by x0 of its HVC."""
+
+
+def call_text(event: Taken, world: World, names: HostCalls) -> str | None:
     """Return the call that an HVC or SMC makes, None for other exceptions and where nothing is known of it."""
     esr = event.esr
     if event.ec not in (EC_HVC64, EC_SMC64) or esr is None:
         return None
-    return _call(esr & 0xFFFF, event.x0, event.ec == EC_HVC64, world)
+    return _call(_Call(esr & 0xFFFF, event.x0, event.ec == EC_HVC64), world, names.get(event.x0 or 0))
+
+
+class _Call(NamedTuple):
+    """An HVC, or SMC."""
+
+    immediate: int
+    x0: int | None
+    hvc: bool
 
 
 @lru_cache(maxsize=4096)
-def _call(immediate: int, x0: int | None, hvc: bool, world: World) -> str | None:
+def _call(call: _Call, world: World, host_name: str | None) -> str | None:
+    immediate, x0, hvc = call
     mnemonic = "hvc" if hvc else "smc"
-    name = smccc.call_name(immediate, x0, hvc=hvc, guest={"guest": True, "host": False}.get(world))
+    name = smccc.call_name(
+        immediate,
+        x0,
+        hvc=hvc,
+        guest={"guest": True, "host": False}.get(world),
+        host_call=lambda _: host_name,
+    )
     if name:
         return name
     if x0 is None:
@@ -282,7 +301,7 @@ class Statistics:
         self._cpus: set[int] = set()
         self._sites: dict[Site, int] = {}
         self._exits: dict[ExitKey, int] = {}
-        self._calls: Top[tuple[Party, str]] = Top()
+        self._calls: Top[tuple[Party, _Call]] = Top()
         self._registers: Top[tuple[Party, int]] = Top()
         self._pcs: Top[tuple[Party, int]] = Top()
         self._ipas: Top[tuple[Party, int]] = Top()
@@ -349,9 +368,7 @@ class Statistics:
             if ec is None or esr is None:
                 continue
             if ec in (EC_HVC64, EC_SMC64):
-                name = _call(esr & 0xFFFF, x0, ec == EC_HVC64, party.world)
-                if name is not None:
-                    self._calls.add((party, name), count)
+                self._calls.add((party, _Call(esr & 0xFFFF, x0, ec == EC_HVC64)), count)
             elif ec == EC_SYS64:
                 # The register that was used, Rt [9:5], is no part of the access.
                 self._registers.add((party, esr & ~0x3E0), count)
@@ -361,8 +378,22 @@ class Statistics:
                     self._ipas.add((party, ipa), count)
         self._sites.clear()
 
-    def report(self, notes: Iterable[str] = (), *, deduced: bool = False) -> StatReport:
-        """Return the numbers so far; ``deduced`` says that the worlds in the events had been deduced."""
+    def host_calls(self) -> set[int]:
+        """Return x0 of the calls that a host has made to EL2."""
+        self._take_apart()
+        return {
+            call.x0
+            for party, call in self._calls.counts
+            if party.world == "host" and call.hvc and call.x0 is not None
+        }
+
+    def report(
+        self, notes: Iterable[str] = (), *, deduced: bool = False, names: HostCalls | None = None
+    ) -> StatReport:
+        """Return the numbers so far.
+
+        ``deduced`` says that the worlds in the events had been deduced, ``names`` are those of host calls.
+        """
         self._take_apart()
         duration = None
         if self._first_time is not None and self._last_time is not None:
@@ -381,12 +412,12 @@ class Statistics:
             maintenance=self.maintenance,
             exits=self._exit_rows(),
             worlds=self._world_rows(),
-            calls=tuple(CallRow(*p, name, n) for (p, name), n in self._settled(self._calls)),
+            calls=self._call_rows({} if names is None else names),
             registers=tuple(
-                RegisterRow(*p, _access(esr), n) for (p, esr), n in self._settled(self._registers)
+                RegisterRow(*p, _access(esr), n) for (p, esr), n in self._settled(self._registers)[:_TOP]
             ),
-            ipas=tuple(IpaRow(*p, IPA(ipa), n) for (p, ipa), n in self._settled(self._ipas)),
-            pcs=tuple(PcRow(*p, VA(pc), n) for (p, pc), n in self._settled(self._pcs)),
+            ipas=tuple(IpaRow(*p, IPA(ipa), n) for (p, ipa), n in self._settled(self._ipas)[:_TOP]),
+            pcs=tuple(PcRow(*p, VA(pc), n) for (p, pc), n in self._settled(self._pcs)[:_TOP]),
             tlb_maintenance=tuple(
                 MaintenanceRow(vmid, _tlbi(instruction), n) for (vmid, instruction), n in self._tlbis.first()
             ),
@@ -425,6 +456,15 @@ class Statistics:
         ]
         return tuple(sorted(rows, key=lambda row: (-row.count, row.world, row.vmid or 0, row.name)))
 
+    def _call_rows(self, names: HostCalls) -> tuple[CallRow, ...]:
+        counts: dict[tuple[Party, str], int] = {}
+        for (party, call), count in self._settled(self._calls):
+            name = _call(call, party.world, names.get(call.x0 or 0))
+            if name is not None:
+                counts[party, name] = counts.get((party, name), 0) + count
+        most = sorted(counts.items(), key=lambda item: -item[1])[:_TOP]
+        return tuple(CallRow(*party, name, count) for (party, name), count in most)
+
     def _world_rows(self) -> tuple[WorldRow, ...]:
         """Return who ran for how long; nothing where no return was seen, for then nobody was seen to run."""
         exits: dict[Party, int] = {}
@@ -461,7 +501,7 @@ class Statistics:
         for (party, what), count in top.counts.items():
             key = (self.tracker.settle(party), what)
             merged[key] = merged.get(key, 0) + count
-        return sorted(merged.items(), key=lambda item: -item[1])[:_TOP]
+        return sorted(merged.items(), key=lambda item: -item[1])
 
 
 def _handling(

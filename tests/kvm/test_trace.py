@@ -67,6 +67,10 @@ def test_breakpoints(hyp: Debugger) -> None:
     stat, rounds = _record(hyp, "break")
     assert _guests(stat) == vmids
     _check(stat, rounds)
+    if hyp.rig.target.mode != "vhe":
+        calls = {row["name"].split()[0]: row["count"] for row in stat["calls"] if row["world"] == "host"}
+        # Six exits of a round that EL2 leaves to the host, each in a run of its own.
+        assert calls["__kvm_vcpu_run"] >= 6 * (rounds - _IN_FLIGHT)
 
 
 def test_log(hyp: Debugger) -> None:

@@ -13,7 +13,7 @@ from gdbhyp.trace import files
 from gdbhyp.trace.events import Event, Lost, Returned, State, Taken
 from gdbhyp.trace.ring import Recording
 
-HEADER = files.Header("break")
+HEADER = files.Header("break", host_calls={0xC600000C: "__kvm_vcpu_run"})
 EVENTS: list[Event] = [
     Taken(
         0, 1, 0x2400, 1, 12, 0x5A000000, elr=0x1004, spsr=0x3C5, hcr=1, vttbr=3 << 48 | 0x1000, x0=0x84000000

@@ -112,6 +112,19 @@ def test_maintenance_is_counted_by_vmid() -> None:
     assert stat.events == 0
 
 
+def test_host_calls_by_name() -> None:
+    statistics = Statistics("test")
+    for x0 in (0xC600000C, 0xC600000C, 0xC600000D, 0xC6000001):
+        statistics.add(host_calls(10)._replace(x0=x0))
+    assert statistics.host_calls() == {0xC600000C, 0xC600000D, 0xC6000001}
+    rows = statistics.report(names={0xC600000C: "run", 0xC600000D: "flush"}).calls
+    assert [(row.name, row.count) for row in rows] == [
+        ("run (KVM host call 12)", 2),
+        ("flush (KVM host call 13)", 1),
+        ("KVM host call 1", 1),
+    ]
+
+
 def test_more_places_than_are_kept_apart() -> None:
     """Memory is bounded; what is counted by class stays exact."""
     statistics = Statistics("test")
