@@ -78,7 +78,7 @@ def _lines(path: str) -> Iterator[str]:
         yield from sys.stdin
         return
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
+        with open(path, encoding="utf-8", errors="replace", newline="\n") as file:
             yield from file
     except OSError as error:
         raise BadInput(f"cannot read {path}: {error.strerror}") from error

@@ -109,7 +109,10 @@ class Btf:
         self._strings = self.data[header + text_at : header + text_at + text_size]
         self._starts = array("I", [0])
         self._wanted: dict[int, list[int]] = {}
-        self._index(header + type_at, header + type_at + type_size)
+        try:
+            self._index(header + type_at, header + type_at + type_size)
+        except struct.error as error:
+            raise BadInput("the kernel's types (BTF) end in the middle of a record") from error
 
     def _index(self, at: int, end: int) -> None:
         """Note where each record begins, and by the offset of its name those that are looked up by name."""
