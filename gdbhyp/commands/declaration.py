@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gdbhyp.analyses.selftest import Oracle
     from gdbhyp.engine.stop import Stop
     from gdbhyp.trace.catching import CatchReport, Wanted
+    from gdbhyp.trace.checking import CheckReport
     from gdbhyp.trace.ring import Recording
     from gdbhyp.trace.status import FollowReport, StartOptions, TraceStatus
 
@@ -39,6 +40,10 @@ class Tracer(Protocol):
 
     def follow(self, interval: float, seconds: float | None, *, live: bool) -> FollowReport:
         """Let the machine run and count until it stands; NoTarget in a sentence if nothing is being recorded."""
+        ...
+
+    def check(self, runs: int) -> CheckReport:
+        """Let the machine run until ``runs`` entries into guests were compared, or it stops for another reason."""
         ...
 
     def recording(self) -> Recording:

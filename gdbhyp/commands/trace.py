@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gdbhyp.trace.worlds import Party
 
 _SHOWN = 20
+_CHECKED = 100
 _REASONS = ("wfx", "fp", "svc", "hvc", "smc", "sysreg", "iabt", "dabt", "irq", "fiq", "serror")
 
 
@@ -81,6 +82,13 @@ def _seconds(text: str, option: str) -> float:
     if not 0.05 <= seconds <= 1e6:
         raise UsageError(f"{option} takes a number of seconds, at least 0.05, not '{text}'")
     return seconds
+
+
+def _check(context: Context, arguments: Namespace) -> Any:
+    runs = _CHECKED if arguments.runs is None else small_number(arguments.runs, "--runs")
+    if not runs:
+        raise UsageError("--runs is how many entries into guests to compare, at least 1")
+    return context.tracer().check(runs)
 
 
 def _show(context: Context, arguments: Namespace) -> Any:
@@ -290,6 +298,25 @@ COMMAND = Command(
             summary="Count exits by world, VM and reason; rank calls, registers, IPAs and PCs.",
             run=_stat,
             arguments=(_FILE,),
+        ),
+        Command(
+            name="check",
+            summary="Run the machine, and check that its world switch loses and leaks no register.",
+            run=_check,
+            arguments=(
+                Argument(
+                    ("--runs",),
+                    f"how many entries into guests to compare; {_CHECKED} if not said, and Ctrl-C ends it before",
+                    "text",
+                    "N",
+                ),
+            ),
+            description="""
+At each exception taken to EL2 and at each ERET the general, EL1 and control registers are read; the machine then stands
+where the last was compared. What a guest vCPU left at an exit it has to find at its next entry, and a host below EL2
+what it left when a guest ran in between. A register that differs is explained (an emulated load's result, an injected
+exception, ...) or it is a finding, with both values and both places; one that holds what another world had is a leak.
+""",
         ),
         Command(
             name="save",

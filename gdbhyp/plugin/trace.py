@@ -20,6 +20,7 @@ from gdbhyp.trace.worlds import is_host_at_el2
 
 if TYPE_CHECKING:
     from gdbhyp.engine.stop import Stop
+    from gdbhyp.trace.checking import CheckReport
 
 
 class _Source(Protocol):
@@ -100,6 +101,15 @@ class LiveTracer:
             gdb.flush()
 
         return follow(self.recording, interval, seconds, show if live else None)
+
+    def check(self, runs: int) -> CheckReport:
+        """Compare registers at world switches while the machine runs.
+
+        :raises NoTarget: if the vectors of EL2 cannot be found.
+        """
+        from gdbhyp.plugin.trace_check import check
+
+        return check(runs)
 
     def recording(self) -> Recording:
         """Return the recording, caught up with the target."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import gdb
 
 from gdbhyp.errors import NoTarget
@@ -38,6 +40,16 @@ class PacketRegisters:
             return int.from_bytes(bytes.fromhex(answer.decode("ascii")), "little")
         except ValueError:
             return None
+
+    def general(self) -> dict[str, int]:
+        """Return X0 to X30 with one packet; GDB's org.gnu.gdb.aarch64.core begins with them, in this order."""
+        self.sent += 1
+        answer = self.connection.send_packet(b"g") or b""
+        try:
+            values = struct.unpack("<31Q", bytes.fromhex(answer[: 31 * 16].decode("ascii")))
+        except (ValueError, struct.error):
+            return {}
+        return {f"X{number}": value for number, value in enumerate(values)}
 
     def _find(self, name: str) -> bytes:
         return next((self._packets[n] for n in stub_names(name) if n in self._packets), b"")

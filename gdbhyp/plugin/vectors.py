@@ -61,6 +61,10 @@ class Hit:
             self._known[name] = self._registers.get(name)
         return self._known[name]
 
+    def general(self) -> dict[str, int]:
+        """Return X0 to X30."""
+        return self._registers.general()
+
     @property
     def kind(self) -> int:
         """SYNC, IRQ, FIQ or SERROR, at a vector."""

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from kvm.debugger import Debugger
-from kvm.rig import Rig
+from kvm.rig import VHE, VHE_6_12, Rig
 
 HVC, SMC, MSR_MRS, DATA_ABORT = 0x16, 0x17, 0x18, 0x24
 _MMIO = range(0x9000004, 0x9000204, 8)
@@ -79,3 +79,12 @@ def test_log(hyp: Debugger) -> None:
     stat, rounds = _record(hyp, "log")
     assert stat["worlds_deduced"]
     _check(stat, rounds)
+
+
+def test_world_switch_is_right(hyp: Debugger) -> None:
+    """KVM loses and leaks nothing; whatever changed has a reason."""
+    hyp.stop_in_guest()
+    report = hyp.session.json("hyp-trace check --runs 20")
+    assert report["findings"] == []
+    assert report["guest_checks"] >= 20
+    assert bool(report["host_checks"]) is (hyp.rig.target not in (VHE, VHE_6_12)), report["notes"]
