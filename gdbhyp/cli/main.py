@@ -49,6 +49,9 @@ class CliContext:
     def catcher(self) -> Catcher:
         raise UsageError("catching needs a live target: use hyp-catch inside GDB")
 
+    def symbol_files(self) -> None:
+        return None
+
     def warn(self, sentence: str) -> None:
         self.progress.clear()
         _complain(sentence)

@@ -6,7 +6,7 @@ are all made from it. What a command does is imported when it runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from gdbhyp.analyses.selftest import Oracle
     from gdbhyp.engine.stop import Stop
+    from gdbhyp.hypervisors.symbols import CodeRange
     from gdbhyp.trace.catching import CatchReport, Wanted
     from gdbhyp.trace.checking import CheckReport
     from gdbhyp.trace.ring import Recording
@@ -67,6 +68,29 @@ class Catcher(Protocol):
         ...
 
 
+class SymbolFiles(Protocol):
+    """The files that the debugger takes symbols from."""
+
+    def give(self, name: str, contents: bytes, code: Sequence[CodeRange]) -> str:
+        """Let the debugger read a symbol file of ours, in place of an earlier one of that name; return its path.
+
+        ``code`` are the parts of it that backtraces go through.
+        """
+        ...
+
+    def take_back(self) -> tuple[str, ...]:
+        """Make the debugger forget our files, and remove them; return their names."""
+        ...
+
+    def program(self, build_id: str) -> str | None:
+        """Return the path of a file with this build ID that the person has loaded, None if there is none."""
+        ...
+
+    def move(self, path: str, offset: int) -> None:
+        """Let the debugger read a program's own file with all its addresses moved by ``offset``."""
+        ...
+
+
 class Context(Protocol):
     """What a front end does for a command."""
 
@@ -99,6 +123,10 @@ class Context(Protocol):
 
     def catcher(self) -> Catcher:
         """Return the catches; UsageError in a sentence where there is no live target."""
+        ...
+
+    def symbol_files(self) -> SymbolFiles | None:
+        """Return the debugger's symbol files, None where there is no debugger."""
         ...
 
 

@@ -15,6 +15,7 @@ from gdbhyp.commands import (
     selftest,
     snapshot,
     status,
+    symbols,
     trace,
     walk,
 )
@@ -40,6 +41,8 @@ COMMANDS: tuple[Command, ...] = (
     offline(find.COMMAND),
     audit.COMMAND,
     offline(audit.COMMAND),
+    symbols.COMMAND,
+    offline(symbols.COMMAND),
     trace.COMMAND,
     trace.OFFLINE,
     catch.COMMAND,

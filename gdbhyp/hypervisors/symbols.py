@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from gdbhyp.arch.regimes import Regime
 from gdbhyp.arch.spaces import VA
+from gdbhyp.engine.walk import setup
 
 CODE = "tTwW"
 """The types, as ``nm`` prints them, that functions have."""
@@ -37,13 +39,30 @@ class RunSymbol(NamedTuple):
 
 @dataclass(frozen=True)
 class Section:
-    """``start`` to ``end`` (exclusive) of memory that symbols stand in; ``image`` is where the image has it."""
+    """``start`` to ``end`` (exclusive) of memory that symbols stand in; ``image`` is where the image has it.
+
+    ``bits`` is the size of virtual addresses there.
+    """
 
     name: str
     start: VA
     end: VA
     executable: bool
     image: VA
+    bits: int
+
+
+@dataclass(frozen=True)
+class CodeRange:
+    """Code from ``start`` to ``end`` (exclusive), whose functions begin at ``functions``, ascending.
+
+    ``bits`` is the size of its addresses: what is above them in a return address is a pointer's signature.
+    """
+
+    start: int
+    end: int
+    functions: tuple[int, ...]
+    bits: int
 
 
 @dataclass(frozen=True)
@@ -54,6 +73,21 @@ class SymbolSet:
     symbols: tuple[RunSymbol, ...]
     how: tuple[str, ...]
     problems: tuple[str, ...] = ()
+
+    def code(self) -> Iterator[CodeRange]:
+        """Yield the sections that hold code, with where their functions begin."""
+        functions: dict[int, list[int]] = {}
+        for symbol in self.symbols:
+            if symbol.code and symbol.size:
+                functions.setdefault(symbol.section, []).append(symbol.address)
+        for number, section in enumerate(self.sections):
+            if section.executable and number in functions:
+                yield CodeRange(section.start, section.end, tuple(functions[number]), section.bits)
+
+
+def virtual_bits(get: Callable[[str], int | None], regime: Regime, *, upper: bool) -> int:
+    """Return the size in bits of the virtual addresses of a regime's lower or upper range."""
+    return 64 - setup(get, regime).half(upper=upper).txsz
 
 
 def placed(

@@ -13,7 +13,7 @@ from gdbhyp.errors import GdbhypError, NoTarget, UsageError
 
 if TYPE_CHECKING:
     from gdbhyp.analyses.selftest import Oracle
-    from gdbhyp.commands.declaration import Catcher, Tracer
+    from gdbhyp.commands.declaration import Catcher, SymbolFiles, Tracer
     from gdbhyp.engine.stop import Stop
     from gdbhyp.render.progress import Progress
 
@@ -64,6 +64,11 @@ class LiveContext:
         if is_core():
             raise NoTarget("a core file does not run: catching exits needs a live target")
         return catcher()
+
+    def symbol_files(self) -> SymbolFiles:
+        from gdbhyp.plugin.symbols import symbol_files
+
+        return symbol_files()
 
     def warn(self, sentence: str) -> None:
         from gdbhyp.render.style import escape

@@ -30,7 +30,7 @@ DISPATCH = code(
     0xD65F03C0,  # ret
 )
 READ_ONLY = 1 << 7
-NEVER_EXECUTE = 1 << 54
+NEVER_EXECUTE, PRIVILEGED_NEVER = 1 << 54, 1 << 53
 NAMES = {
     "T_text": 0,
     "Tvfs_read": 0x100,
@@ -66,9 +66,9 @@ class KvmWorld:
         self.hyp_tables = Tables(self.memory, form, 48, form.start_level(48), 0x9000_0000)
         for page in range(PAGES):
             where = PHYSICAL + page * PAGE if page != STRANGE else 0x7000_0000
-            attributes = AF if page < RODATA else AF | NEVER_EXECUTE
+            attributes = AF | NEVER_EXECUTE | (0 if page < RODATA else PRIVILEGED_NEVER)
             low = (KERNEL & (1 << 48) - 1) + page * PAGE
-            self.kernel_tables.map(low, where, 3, attributes | 1 << 53)
+            self.kernel_tables.map(low, where, 3, attributes)
             self.memory.write(PHYSICAL + page * PAGE, bytes(1))
         for page in (TEXT, TEXT + 1):
             self.map_hyp(HYP + page * PAGE, page, AF | READ_ONLY)

@@ -13,7 +13,7 @@ from gdbhyp.engine.stop import Stop
 from gdbhyp.engine.virtual import PAGE_SIZE, VirtualReader
 from gdbhyp.errors import BadInput, MemoryUnavailable
 from gdbhyp.hypervisors.linux.kallsyms import Kallsyms
-from gdbhyp.hypervisors.symbols import Listed, Section, SymbolSet, placed
+from gdbhyp.hypervisors.symbols import Listed, Section, SymbolSet, placed, virtual_bits
 from gdbhyp.hypervisors.xen import symbols
 
 # Xen maps its text, read-only data and data in one piece of at most 8 MiB (xen/arch/arm/include/asm/config.h).
@@ -63,8 +63,9 @@ def _sections(image: Image) -> Iterator[Section]:
             pieces[-1] = (pieces[-1][0], item.end, item.execute)
         else:
             pieces.append((item.start, item.end, item.execute))
+    bits = virtual_bits(image.memory.machine.registers.get, image.memory.regime, upper=False)
     for start, end, execute in pieces:
-        yield Section(".text" if execute else ".data", VA(start), VA(end), execute, VA(start))
+        yield Section(".text" if execute else ".data", VA(start), VA(end), execute, VA(start), bits)
 
 
 def find_image(stop: Stop) -> Image:
