@@ -35,7 +35,10 @@ class Stage2Status:
 
 @dataclass(frozen=True)
 class StatusReport:
-    """The state of one CPU; the keys of the JSON contract, and the reasons for what is inferred."""
+    """The state of one CPU; the keys of the JSON contract, and the reasons for what is inferred.
+
+    ``memory`` says in words how physical memory is read, None where there is only one way or nobody asked.
+    """
 
     kind: ClassVar[str] = "status"
 
@@ -58,6 +61,7 @@ class StatusReport:
     exception_from: VA | None
     exception_from_symbol: str | None
     traps: tuple[str, ...]
+    memory: str | None
     verbose: bool = field(default=False, metadata={"json": False})
 
 
@@ -93,6 +97,7 @@ def status(stop: Stop, *, verbose: bool = False) -> StatusReport:
         exception_from=None if elr is None else VA(elr),
         exception_from_symbol=None if elr is None else stop.symbol(elr),
         traps=tuple(trapped_by("HCR_EL2", hcr_value)),
+        memory=(stop.memory_way() or None) if verbose else None,
         verbose=verbose,
     )
 

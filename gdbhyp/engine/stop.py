@@ -24,6 +24,7 @@ class Stop:
     ``others()`` are the machine's other CPUs, and ``ram()`` the physical ranges (start, end) that hold memory, end
     exclusive and ascending, empty where that is not known. ``every_register()`` are all that the target shows of this
     CPU, by the architecture's names and the target's, and ``versions()`` names the programs that the target is made of.
+    ``memory_way()`` says in words how physical memory is read, nothing where there is only one way.
     ``memo`` keeps what was computed about the machine for as long as it stands still; what is put there must not hold
     on to the target.
     """
@@ -35,6 +36,7 @@ class Stop:
     symbol: Callable[[int], str | None] = _no_symbol
     others: Callable[[], Sequence[Stop]] = lambda: ()
     ram: Callable[[], Sequence[tuple[int, int]]] = lambda: ()
+    memory_way: Callable[[], str] = lambda: ""
     memo: MutableMapping[object, Any] = field(default_factory=dict, compare=False, repr=False)
     every_register: Callable[[], Mapping[str, int]] = dict
     versions: Callable[[], Mapping[str, str]] = dict

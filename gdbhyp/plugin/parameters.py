@@ -36,6 +36,9 @@ MEMORY = Choice(
 'hyp-status -v' says which of them is in use, and why not another one.""",
 )
 
+LOCAL_MEMORY = ("qemu-pread", "ram-file")
+"""What can only be had on the machine that QEMU runs on."""
+
 PARAMETERS = (MEMORY,)
 
 _UNKNOWN = "gdbhyp has no parameter '{}': 'help set hyp' lists them"

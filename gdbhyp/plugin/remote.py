@@ -1,4 +1,4 @@
-"""Physical memory through a remote stub, and the state of the stub that has to be borrowed for it."""
+"""Physical memory of the target, and the state of its stub that has to be borrowed to read it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,20 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable
 from types import TracebackType
+from typing import TypeVar
 
 import gdb
 
 from gdbhyp.errors import MemoryUnavailable, NoTarget
+from gdbhyp.plugin.host_memory import Block, HostMemory, Way
 
 # QEMU answers E22 to a read of more than half of its 4 KiB packet (gdbstub, MAX_PACKET_LENGTH).
 _LARGEST_READ = 0x800
+
+# Descriptors. When so many of a piece were asked for, the next one takes all of it: by QEMU's stub, four packets of 8
+# bytes take as long as one of 2 KiB.
+_SMALL_READ = 64
+_READS_FOR_ALL = 4
 
 # Enough for the tables of many single walks; a whole map reads each table once and must not keep them all.
 _CACHED_READS = 1024
@@ -57,7 +64,8 @@ class RamMap:
     """The physical ranges that are memory, so that no device is read and no hole is taken for zeros.
 
     QEMU answers a physical read of a hole with zeros, and a read of a device as if the CPU had read it. Its
-    ``info mtree -f`` says which ranges are memory.
+    ``info mtree -f`` says which ranges are memory. ``blocks`` are those of RAM as (first, last) addresses, each of them
+    in one piece of QEMU's memory.
     """
 
     _RANGE = re.compile(r"^ +([0-9a-f]{16})-([0-9a-f]{16}) \(prio -?\d+, (\w+)\)")
@@ -66,7 +74,9 @@ class RamMap:
     def __init__(self, mtree: str) -> None:
         self._starts: list[int] = []
         self._ends: list[int] = []
-        for start, end in sorted(self._ranges(mtree)):
+        found = sorted(self._ranges(mtree))
+        self.blocks = [(start, end) for start, end, kind in found if kind == "ram"]
+        for start, end, _ in found:
             if self._ends and start <= self._ends[-1] + 1:
                 self._ends[-1] = max(end, self._ends[-1])
             else:
@@ -82,11 +92,11 @@ class RamMap:
         return list(zip(self._starts, self._ends, strict=True))
 
     @classmethod
-    def _ranges(cls, mtree: str) -> list[tuple[int, int]]:
+    def _ranges(cls, mtree: str) -> list[tuple[int, int, str]]:
         for view in mtree.split("FlatView")[1:]:
             if re.search(r'AS "(?:cpu-)?memory(?:-0)?"', view):
                 found = [m for line in view.splitlines() if (m := cls._RANGE.match(line))]
-                return [(int(m[1], 16), int(m[2], 16)) for m in found if m[3] in cls._MEMORY]
+                return [(int(m[1], 16), int(m[2], 16), m[3]) for m in found if m[3] in cls._MEMORY]
         return []
 
     def first_bad(self, address: int, size: int) -> int | None:
@@ -98,22 +108,37 @@ class RamMap:
         return None if address + size - 1 <= end else end + 1
 
 
-class PhysicalMemory:
-    """A Reader of physical memory over QEMU's ``PhyMemMode``, and a context manager that gives the mode back.
+def _by_stub() -> Way:
+    return Way(None, "nothing else was asked for")
 
-    The mode is asked for at the first read and restored when the block ends, Ctrl-C and errors included. Reads go out
-    as packets of our own, so that neither GDB's caches nor its breakpoint shadows can answer for another address space.
-    ``packets`` and ``bytes_read`` count what went over the wire for them.
+
+class PhysicalMemory:
+    """A Reader of physical memory, and a context manager that gives back what it borrowed.
+
+    Where QEMU's memory can be read past its stub, ``way`` says how; else QEMU's ``PhyMemMode`` is asked for at the
+    first read and restored when the block ends, Ctrl-C and errors included. Reads go out as packets of our own, so that
+    neither GDB's caches nor its breakpoint shadows can answer for another address space. ``warn`` is told if the way
+    is lost. ``packets`` and ``bytes_read`` count what went over the wire.
     """
 
-    def __init__(self, connection: gdb.RemoteTargetConnection, ram: Callable[[], RamMap]) -> None:
-        self._connection = connection
+    def __init__(
+        self,
+        connection: gdb.RemoteTargetConnection,
+        ram: Callable[[], RamMap],
+        way: Callable[[], Way] = _by_stub,
+        warn: Callable[[str], object] = lambda sentence: None,
+    ) -> None:
+        self._connection: gdb.RemoteTargetConnection | None = connection
         # What names the stub also after another attach.
         self._machine = str(connection.details)
         self._ram_source = ram
         self._ram: RamMap | None = None
+        self._way_source = way
+        self._way: Way | None = None
+        self._warn = warn
         self._previous: bytes | None = None
         self._cache: dict[tuple[int, int], bytes] = {}
+        self._asked: dict[int, int] = {}
         self.packets = 0
         self.bytes_read = 0
 
@@ -124,6 +149,8 @@ class PhysicalMemory:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         interruptible(self.give_back)
+        # GDB 13 aborts at its end if somebody's variable still holds a connection.
+        self._connection = None
 
     def give_back(self) -> None:
         """Restore the mode if it is borrowed; harmless at any time.
@@ -151,24 +178,68 @@ class PhysicalMemory:
         if self in _borrowers:
             _borrowers.remove(self)
 
+    @property
+    def way(self) -> Way:
+        """How memory is read."""
+        if self._way is None:
+            self._way = self._way_source()
+        return self._way
+
     def read(self, address: int, size: int, /) -> bytes:
         """Return ``size`` bytes of physical memory.
 
         :raises MemoryUnavailable: where there is a device, a hole, or a stub that refuses.
         """
+        host = self.way.memory if self._connection is not None else None
+        if host is not None:
+            block = host.block(address, size)
+            if block is not None:
+                data = host.read(block, address, size)
+                if data is not None and block.trusted:
+                    return data
+                return self._compared(host, block, address, data, self._remote(address, size))
+        return self._remote(address, size)
+
+    def _compared(
+        self, host: HostMemory, block: Block, address: int, data: bytes | None, told: bytes
+    ) -> bytes:
+        """Return what the stub ``told``, and go by it from now on if ``data`` is not the same."""
+        if data is not None:
+            host.compare(block, address, data, told)
+        if host.lost:
+            self.way.give_up()
+            self._warn(f"physical memory is read {self.way.sentence}")
+        return told
+
+    def _remote(self, address: int, size: int) -> bytes:
+        """Read by the stub; what it said is kept until the block ends."""
         data = self._cache.get((address, size))
         if data is None:
             self._check(address, size)
             self._borrow()
-            data = b"".join(
-                self._packet(address, at, min(_LARGEST_READ, address + size - at), size)
-                for at in range(address, address + size, _LARGEST_READ)
-            )
+            data = self._piece(address, size) if size <= _SMALL_READ else self._packets(address, size)
             if len(self._cache) >= _CACHED_READS:
                 self._cache.clear()
             self._cache[address, size] = data
-            self.bytes_read += size
         return data
+
+    def _piece(self, address: int, size: int) -> bytes:
+        """Read a descriptor, or, when more and more of the same table are asked for, as much as a packet holds."""
+        start = address & -_LARGEST_READ
+        asked = self._asked[start] = self._asked.get(start, 0) + 1
+        within = address + size <= start + _LARGEST_READ
+        if asked < _READS_FOR_ALL or not within or not self._ram:
+            return self._packets(address, size)
+        if self._ram.first_bad(start, _LARGEST_READ) is not None:
+            return self._packets(address, size)
+        return self._remote(start, _LARGEST_READ)[address - start : address - start + size]
+
+    def _packets(self, address: int, size: int) -> bytes:
+        self.bytes_read += size
+        return b"".join(
+            self._packet(address, at, min(_LARGEST_READ, address + size - at), size)
+            for at in range(address, address + size, _LARGEST_READ)
+        )
 
     def _check(self, address: int, size: int) -> None:
         if self._ram is None:
@@ -179,6 +250,10 @@ class PhysicalMemory:
                 raise MemoryUnavailable("PA", address, size, "the machine has no memory there", bad)
 
     def _packet(self, start: int, at: int, length: int, size: int) -> bytes:
+        if length > _SMALL_READ and self._machine not in _without_binary:
+            data = self._binary(at, length)
+            if len(data) == length:
+                return data
         answer = self._send(b"m%x,%x" % (at, length))
         try:
             data = bytes.fromhex(answer.decode("ascii"))
@@ -189,6 +264,13 @@ class PhysicalMemory:
             # Where the machine says that it has memory, an answer that is none tells nothing about the machine.
             raise MemoryUnavailable("PA", start, size, reason, at, unsaved=bool(self._ram))
         return data
+
+    def _binary(self, at: int, length: int) -> bytes:
+        """Read by the packet for binary data, which halves the traffic; what comes may be less, or nothing."""
+        answer = self._send(b"x%x,%x" % (at, length))
+        if not answer:
+            _without_binary.add(self._machine)
+        return _unescaped(answer[1:]) if answer.startswith(b"b") else b""
 
     def _borrow(self) -> None:
         if self._previous is not None:
@@ -206,8 +288,19 @@ class PhysicalMemory:
 
     def _send(self, packet: bytes) -> bytes:
         self.packets += 1
+        if self._connection is None:
+            raise NoTarget("this stop was lent for a question that is answered by now: ask for it again")
         return send(self._connection, packet)
 
+
+def _unescaped(data: bytes) -> bytes:
+    """Return binary data as it was before a stub escaped it: 0x7d, then the byte with bit 5 inverted."""
+    first, *rest = data.split(b"}")
+    return first + b"".join(bytes((part[0] ^ 0x20,)) + part[1:] for part in rest if part)
+
+
+_without_binary: set[str] = set()
+"""The stubs that have no packet for binary data."""
 
 _borrowers: list[PhysicalMemory] = []
 _left_physical: set[str] = set()
@@ -217,3 +310,22 @@ def give_back_all() -> None:
     """Restore what was borrowed and not given back, because Ctrl-C hit in the very moment when a block ended."""
     while _borrowers:
         _borrowers[-1].give_back()
+
+
+T = TypeVar("T")
+
+
+def giving_back(action: Callable[[], T]) -> T:
+    """Return what ``action`` returns; whenever Ctrl-C is pressed, the target is as it was before.
+
+    Python may raise KeyboardInterrupt at the first instruction of whatever is called to clean up, so that one attempt
+    is not enough.
+    """
+    try:
+        try:
+            return action()
+        finally:
+            give_back_all()
+    except KeyboardInterrupt:
+        interruptible(give_back_all)
+        raise

@@ -12,11 +12,14 @@ import gdb
 from gdbhyp.engine.machine import Machine, Registers, pstate_of
 from gdbhyp.engine.stop import Stop
 from gdbhyp.errors import NoTarget
+from gdbhyp.plugin import parameters
 from gdbhyp.plugin.core import core_stop, is_core
+from gdbhyp.plugin.host_memory import Way, choose
 from gdbhyp.plugin.memo import stop_memo
 from gdbhyp.plugin.remote import LOST, PhysicalMemory, RamMap, is_connected, send
 from gdbhyp.plugin.stub_names import integer_names, stub_names
 from gdbhyp.plugin.threads import borrowed_thread
+from gdbhyp.render.style import escape
 
 _NOTHING = "nothing is being debugged: attach with 'target remote HOST:PORT' first"
 _NO_EL2 = (
@@ -112,13 +115,7 @@ def _ram_map() -> RamMap:
     key = _connection_key()
     if key not in _ram_of:
         _ram_of.clear()
-        try:
-            mtree = gdb.execute("monitor info mtree -f", to_string=True)
-        except gdb.error as error:
-            if not is_connected():
-                raise NoTarget(LOST) from error
-            mtree = ""
-        _ram_of[key] = RamMap(mtree)
+        _ram_of[key] = RamMap(_monitor("info mtree -f"))
     return _ram_of[key]
 
 
@@ -156,6 +153,37 @@ def _watched() -> Iterator[None]:
         _check_in_step(connection)
 
 
+def _monitor(command: str) -> str:
+    """Return what QEMU's monitor answers; nothing if the stub has no monitor."""
+    try:
+        return gdb.execute(f"monitor {command}", to_string=True)
+    except gdb.error as error:
+        if not is_connected():
+            raise NoTarget(LOST) from error
+        return ""
+
+
+_way_of: dict[tuple[str, str], Way] = {}
+
+
+def _way() -> Way:
+    """Return how physical memory is read, found out once for a connection and what is set."""
+    wanted = parameters.value(parameters.MEMORY)
+    key = (_connection_key(), wanted)
+    if key not in _way_of:
+        for way in _way_of.values():
+            way.close()
+        _way_of.clear()
+        way = _way_of[key] = choose(wanted, _ram_map().blocks, _monitor)
+        if way.memory is None and wanted in parameters.LOCAL_MEMORY:
+            _warn(f"physical memory is read {way.sentence}")
+    return _way_of[key]
+
+
+def _warn(sentence: str) -> None:
+    gdb.write(escape(sentence) + "\n", gdb.STDERR)
+
+
 _STALE = (
     "GDB's registers are not the CPU's: it ran or was reset behind GDB's back; type "
     "'maintenance flush register-cache' to read them again"
@@ -186,17 +214,21 @@ def _is_at(connection: gdb.RemoteTargetConnection, pc: int) -> bool:
     return answer in spellings or len(answer) != len(spellings[0]) or answer.startswith(b"x")
 
 
-def _newest_frame(lost: str = _NOTHING) -> gdb.Frame:
+_RUNNING = "the CPU is running: stop it first, with Ctrl-C or 'interrupt'"
+
+
+def _newest_frame(lost: str = _NOTHING, running: str = _RUNNING) -> gdb.Frame:
     thread = gdb.selected_thread()
     if not is_connected() or thread is None:
         raise NoTarget(lost)
-    if thread.is_running():
-        raise NoTarget("the CPU is running: stop it first, with Ctrl-C or 'interrupt'")
     try:
         return gdb.newest_frame()
     except gdb.error as error:
         if not is_connected():
             raise NoTarget(LOST) from error
+        # Not asked before: while GDB evaluates a breakpoint's condition, a CPU that stands still counts as running.
+        if thread.is_running():
+            raise NoTarget(running) from error
         raise NoTarget(f"the CPU's registers cannot be read ({error})") from error
 
 
@@ -221,7 +253,7 @@ def live_stop() -> Iterator[Stop]:
     if not has_el2 or not isinstance(connection, gdb.RemoteTargetConnection):
         raise NoTarget(_NO_EL2)
     _check_current(connection, registers)
-    with PhysicalMemory(connection, _ram_map) as memory:
+    with PhysicalMemory(connection, _ram_map, _way, _warn) as memory:
         yield _Cpus(memory, gdb.selected_thread(), registers).selected
 
 
@@ -251,22 +283,21 @@ class ThreadRegisters:
 
     def get(self, name: str, /) -> int | None:
         if name not in self._known:
-            self._check_stopped()
-            self._memory.give_back()
-            with borrowed_thread(self._thread):
-                self._known[name] = FrameRegisters(_newest_frame(lost=LOST)).get(name)
+            with self._registers() as registers:
+                self._known[name] = registers.get(name)
         return self._known[name]
 
     def every(self) -> dict[str, int]:
         """Return every register that has an integer value, by each of its names."""
-        self._check_stopped()
-        self._memory.give_back()
-        with borrowed_thread(self._thread):
-            return FrameRegisters(_newest_frame(lost=LOST)).every()
+        with self._registers() as registers:
+            return registers.every()
 
-    def _check_stopped(self) -> None:
-        if self._thread.is_running():
-            raise NoTarget(f"CPU {_cpu_of(self._thread)} is running: stop it first, with 'interrupt -a'")
+    @contextlib.contextmanager
+    def _registers(self) -> Iterator[FrameRegisters]:
+        self._memory.give_back()
+        running = f"CPU {_cpu_of(self._thread)} is running: stop it first, with 'interrupt -a'"
+        with borrowed_thread(self._thread):
+            yield FrameRegisters(_newest_frame(LOST, running))
 
 
 class _Cpus:
@@ -286,7 +317,9 @@ class _Cpus:
             symbol=_symbol,
             others=lambda: self._all_but(number),
             ram=lambda: tuple((first, last + 1) for first, last in _ram_map().ranges),
-            memo=stop_memo(),
+            memory_way=lambda: self._memory.way.sentence,
+            # While GDB evaluates a condition the machine has run, and no event has said so.
+            memo={} if thread.is_running() else stop_memo(),
             every_register=registers.every,
             versions=_versions,
         )

@@ -3,40 +3,15 @@
 from __future__ import annotations
 
 import importlib
-import sys
-from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
 import pytest
+from support.fake_gdb import FakeError
 
 from gdbhyp.commands.declaration import Argument, Command
 from gdbhyp.errors import MemoryUnavailable, NoTarget
 from gdbhyp.plugin.stub_names import stub_names
-
-
-class FakeError(RuntimeError):
-    """gdb.error."""
-
-
-@pytest.fixture
-def fake_gdb(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """A module ``gdb`` that has what the plugin's modules name when they are imported."""
-    module: Any = ModuleType("gdb")
-    module.error = FakeError
-    module.MemoryError = type("MemoryError", (FakeError,), {})
-    module.GdbError = type("GdbError", (Exception,), {})
-    module.Command = object
-    module.RemoteTargetConnection = object
-    module.COMPLETE_NONE, module.COMPLETE_FILENAME, module.COMPLETE_EXPRESSION = 0, 1, 4
-    monkeypatch.setitem(sys.modules, "gdb", module)
-    before = set(sys.modules)
-    yield module
-    for name in set(sys.modules) - before:
-        if name.startswith("gdbhyp.plugin."):
-            package, _, attribute = name.rpartition(".")
-            monkeypatch.delattr(sys.modules[package], attribute, raising=False)
-            del sys.modules[name]
 
 
 @pytest.fixture
@@ -127,6 +102,7 @@ class Stub:
 
     def __init__(self, mode: bytes = b"0") -> None:
         self.mode = mode
+        self.binary = False
         self.sent: list[bytes] = []
         self.fail: dict[int, BaseException] = {}
         self.wrong: dict[int, bytes] = {}
@@ -145,15 +121,24 @@ class Stub:
         if packet.startswith(b"Qqemu.PhyMemMode:"):
             self.mode = packet[-1:]
             return b"OK"
+        if packet[:1] == b"x" and not self.binary:
+            return None
         address, _, length = packet[1:].partition(b",")
         start, size = int(address, 16) - 0x1000, int(length, 16)
-        assert packet[:1] == b"m"
         assert size <= 0x800
         assert self.mode == b"1"
+        if packet[:1] == b"x":
+            return b"b" + escaped(PAGE[start : start + size])
+        assert packet[:1] == b"m"
         return PAGE[start : start + size].hex().encode() if 0 <= start <= 0x1000 - size else b"E14"
 
 
 PAGE = bytes(n % 251 for n in range(0x1000))
+
+
+def escaped(data: bytes) -> bytes:
+    """Binary data as a stub sends it."""
+    return b"".join(b"}" + bytes((n ^ 0x20,)) if n in b"#$*}" else bytes((n,)) for n in data)
 
 
 @pytest.fixture
@@ -196,9 +181,28 @@ def test_the_users_own_mode_is_kept(remote: Any) -> None:
 
 
 def test_a_table_is_read_in_two_packets(remote: Any, stub: Stub) -> None:
+    """A stub without the packet for binary data is asked for it only once."""
     with memory(remote, stub) as physical:
         assert physical.read(0x1000, 0x1000) == PAGE
-    assert stub.sent[2:4] == [b"m1000,800", b"m1800,800"]
+    assert stub.sent[2:5] == [b"x1000,800", b"m1000,800", b"m1800,800"]
+
+
+def test_binary_data(remote: Any, stub: Stub) -> None:
+    stub.binary = True
+    with memory(remote, stub) as physical:
+        assert physical.read(0x1000, 0x1000) == PAGE
+    assert stub.sent[2:4] == [b"x1000,800", b"x1800,800"]
+
+
+def test_a_table_that_is_asked_for_again_and_again_comes_as_a_whole(remote: Any, stub: Stub) -> None:
+    with memory(
+        remote, stub, 'FlatView #0\n AS "memory"\n' + f"  {0x1000:016x}-{0x1FFF:016x} (prio 0, ram): r\n"
+    ) as physical:
+        for entry in range(0, 64, 8):
+            assert physical.read(0x1000 + entry, 8) == PAGE[entry : entry + 8]
+        assert physical.read(0x1800, 8) == PAGE[0x800:0x808]
+    reads = [packet for packet in stub.sent if packet[:1] == b"m"]
+    assert reads == [b"m1000,8", b"m1008,8", b"m1010,8", b"m1000,800", b"m1800,8"]
 
 
 def test_a_refused_read(remote: Any, stub: Stub) -> None:

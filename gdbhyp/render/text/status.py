@@ -69,5 +69,8 @@ def _stage2(stage2: Stage2Status) -> str:
 def _details(report: StatusReport, style: Style) -> Iterator[str]:
     yield style.paint("heading", "how the hypervisor was recognised")
     yield from (f"  {sentence}" for sentence in report.identity.evidence)
+    if report.memory is not None:
+        yield style.paint("heading", "how physical memory is read")
+        yield f"  {escape(report.memory)}"
     yield style.paint("heading", "what HCR_EL2 traps or does")
     yield from indented("\n".join(report.traps) or "nothing")
