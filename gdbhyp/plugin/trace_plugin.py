@@ -17,8 +17,15 @@ from gdbhyp.errors import BadInput, NoTarget
 from gdbhyp.plugin.trace_drain import Drain
 from gdbhyp.plugin.trace_process import peer_process
 from gdbhyp.trace.ring import Recording
-from gdbhyp.trace.tcg_ring import MAGIC, Choice, Ring
+from gdbhyp.trace.tcg_ring import MAGIC, NO_EL2, ONE_THREAD, Choice, Ring
 
+_UNFIT = {
+    NO_EL2: "the emulated CPU has no EL2: start QEMU with -M virt,virtualization=on",
+    ONE_THREAD: (
+        "QEMU runs all CPUs in one thread (thread=single or -icount), where plugins cannot tell them apart: use "
+        "--source log, or one CPU"
+    ),
+}
 _HALF = 0.5
 _PATIENCE = 0.1
 
@@ -111,8 +118,8 @@ def find_ring() -> Ring:
         ring = Ring(memory, f"the ring of process {process}")
     except BadInput as error:
         raise NoTarget(str(error)) from None
-    if not ring.has_el2:
-        raise NoTarget("the emulated CPU has no EL2: start QEMU with -M virt,virtualization=on")
+    if ring.ready in _UNFIT:
+        raise NoTarget(_UNFIT[ring.ready])
     return ring
 
 

@@ -210,6 +210,10 @@ def _open_ring(path: str, file: BinaryIO) -> TraceFile:
             raise BadInput(f"cannot read {path}: {error}") from None
     ring = tcg_ring.Ring(memory, path)
     notes = []
+    if ring.ready == tcg_ring.ONE_THREAD:
+        notes.append(
+            "QEMU ran all CPUs in one thread, where plugins cannot tell them apart: nothing was recorded"
+        )
     if ring.passed:
         notes.append(f"the plugin's filter left out {ring.passed} exceptions and returns")
     return TraceFile(Header("plugin"), ring.read(final=True), notes)

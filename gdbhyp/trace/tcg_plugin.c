@@ -148,7 +148,7 @@ struct header {
     uint64_t passed;   /* exceptions and returns that a filter left out */
     uint64_t loaded;   /* CLOCK_MONOTONIC when the plugin was loaded */
     uint32_t cpus;
-    uint32_t ready; /* 1 once registers are known; 2: this CPU has no EL2 */
+    uint32_t ready; /* once registers are known: READY_… */
     /* Written by who reads. */
     uint32_t enabled;
     uint32_t returns;  /* record returns */
@@ -160,10 +160,14 @@ struct header {
     uint32_t owner;    /* the process that switched it on */
 };
 
+enum { READY = 1, READY_NO_EL2 = 2, READY_ONE_THREAD = 3 };
+
 static struct header *header;
 static struct record *ring;
 
 /* ---- what is known of each CPU ---- */
+
+#define MOST_CPUS 4096
 
 struct cpu_state {
     uint64_t vbar;    /* VBAR_EL2 */
@@ -175,6 +179,11 @@ struct cpu_state {
 static struct qemu_plugin_scoreboard *score;
 static qemu_plugin_u64 vbar_of_cpu, in_el2_of_cpu;
 static uint32_t has_el3;
+static bool known[MOST_CPUS];
+
+/* One thread runs several CPUs (thread=single, -icount). There QEMU (10.0) takes the number of a CPU for a constant of
+ * the code it translates, and so confuses CPUs, and what a callback's condition multiplies. Nothing is recorded then. */
+static bool one_thread;
 
 static struct cpu_state *state_of(unsigned cpu)
 {
@@ -450,6 +459,8 @@ static bool is_msr_vbar(uint32_t i)
 static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 {
     (void)id;
+    if (one_thread)
+        return;
     uint64_t vaddr = qemu_plugin_tb_vaddr(tb);
     if (!(vaddr & 0x7f))
         qemu_plugin_register_vcpu_tb_exec_cond_cb(tb, at_vector, CB_R_REGS, COND_EQ, vbar_of_cpu, vaddr & ~0x7ffULL,
@@ -477,22 +488,30 @@ static void cpu_begins(qemu_plugin_id_t id, unsigned cpu)
 {
     (void)id;
     static char once;
+    static _Atomic pid_t first_thread;
     struct cpu_state *state = state_of(cpu);
+    known[cpu] = true;
     state->in_el2 = 1;
     state->vbar = state->resumes = ~0ULL;
     if (!state->buffer)
         state->buffer = g_byte_array_new();
     if (!__atomic_test_and_set(&once, __ATOMIC_ACQ_REL)) {
+        first_thread = gettid();
         find_registers();
-        __atomic_store_n(&header->ready, handles[VBAR] && handles[CPSR] ? 1 : 2, __ATOMIC_RELEASE);
+        __atomic_store_n(&header->ready, handles[VBAR] && handles[CPSR] ? READY : READY_NO_EL2, __ATOMIC_RELEASE);
+    } else if (first_thread == gettid()) {
+        one_thread = true;
+        __atomic_store_n(&header->ready, READY_ONE_THREAD, __ATOMIC_RELEASE);
     }
 }
 
-/* A CPU that stood may have been started anew, which is at its highest exception level. */
+/* A CPU that stood may have been started anew, which is at its highest exception level. Where one thread runs all CPUs,
+ * QEMU tells this of a CPU before it tells that it begins, and knows no state of it yet. */
 static void cpu_goes_on(qemu_plugin_id_t id, unsigned cpu)
 {
     (void)id;
-    state_of(cpu)->in_el2 = 1;
+    if (cpu < MOST_CPUS && known[cpu])
+        state_of(cpu)->in_el2 = 1;
 }
 
 static int complain(const char *what, const char *about)
@@ -543,7 +562,7 @@ EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int
         return complain("records", "a power of two from 1024 to 268435456 is needed");
     if (!info->system_emulation || strcmp(info->target_name, "aarch64"))
         return complain(info->target_name, "this plugin is for qemu-system-aarch64");
-    if (info->system.max_vcpus > 0xffff)
+    if (info->system.max_vcpus > MOST_CPUS)
         return complain("CPUs", "there are too many");
     if (make_ring(records, path))
         return -1;

@@ -27,6 +27,9 @@ _OWNER = struct.Struct("<I")
 _OWNER_AT = _CONTROL_AT + _CONTROL.size - _OWNER.size
 RECORD = struct.Struct("<QQHBBI11Q")
 
+NO_EL2, ONE_THREAD = 2, 3
+"""Why the plugin records nothing: the header's ``ready``."""
+
 _TAKEN, _RETURNED = 1, 2
 _ANY_VMID = 0xFFFF_FFFF
 _ALL = 0xFFFF_FFFF_FFFF_FFFF
@@ -86,7 +89,7 @@ class Ring:
         if not capacity or capacity & (capacity - 1):
             raise BadInput(f"{where} has a header that is not valid: a ring of {capacity} records")
         self.capacity: int = capacity
-        self.has_el2 = ready != 2
+        self.ready = ready
         # A copy of a file may be cut off.
         self._present = (len(memory) - _HEADER) // RECORD.size
         self.position = 0

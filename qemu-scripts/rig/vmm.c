@@ -4,9 +4,10 @@
  * what the guest's stage 1 maps, which page backs what, and each exit with the IPA that the kernel reported.
  *
  * usage: vmm [--vms N] [--vcpus N] [--memory MIB] [--mmu 0|1] [--wfi 0|1] [--spin N] [--tick-ms N]
- *            [--mmio-lines N] [--mmio-rate N] [--seconds N]
+ *            [--mmio-lines N] [--mmio-rate N] [--seconds N] [--rounds N]
  *
  * --mmio-lines N: the first N exits of each vCPU get a line (0: all do), later ones --mmio-rate a second.
+ * --seconds N, --rounds N: end after this time, or when each vCPU has made so many rounds of its loop.
  *
  * Lines (all begin with "VMM ", numbers with 0x are hexadecimal):
  *   slot vm= slot= ipa= size= hva= flags=              a memory slot, KVM's flags
@@ -114,7 +115,7 @@ struct vcpu {
 extern const uint8_t guest_image[], guest_image_end[], guest_spun[];
 
 static long vms = 1, vcpus = 1, memory_mib = 16, mmu = 1, wfi = 1, spin = 300000, tick_ms = 10;
-static long mmio_lines = 64, mmio_rate = 20, seconds;
+static long mmio_lines = 64, mmio_rate = 20, seconds, rounds;
 static int kvm_fd;
 static volatile int ending;
 
@@ -350,10 +351,16 @@ __attribute__((noinline)) static void mmio_exit(struct vcpu *vcpu)
         doorbell(vcpu->vm);
 }
 
+/* True when this vCPU has made as many rounds as were asked for. */
+static int made_all(const struct vcpu *vcpu)
+{
+    return rounds && vcpu->round >= (unsigned long)rounds;
+}
+
 static void *run_vcpu(void *argument)
 {
     struct vcpu *vcpu = argument;
-    while (!ending) {
+    while (!ending && !made_all(vcpu)) {
         if (ioctl(vcpu->fd, KVM_RUN, 0) && errno != EINTR)
             die("KVM_RUN");
         if (vcpu->run->exit_reason == KVM_EXIT_MMIO) {
@@ -434,6 +441,7 @@ static const struct option {
     {"--mmio-lines", &mmio_lines, 0, 1L << 40},
     {"--mmio-rate", &mmio_rate, 1, 1000000},
     {"--seconds", &seconds, 0, 1L << 40},
+    {"--rounds", &rounds, 0, 1L << 40},
 };
 
 static void parse(int argc, char **argv)
@@ -495,8 +503,10 @@ int main(int argc, char **argv)
     struct timespec start, now, said;
     clock_gettime(CLOCK_MONOTONIC, &start);
     said = now = start;
-    while (!seconds || now.tv_sec - start.tv_sec < seconds) {
+    for (int made = 0; made < count && (!seconds || now.tv_sec - start.tv_sec < seconds);) {
         tick(all, count);
+        for (made = 0; made < count && made_all(&all[made]);)
+            made++;
         clock_gettime(CLOCK_MONOTONIC, &now);
         if (now.tv_sec - said.tv_sec < 2)
             continue;

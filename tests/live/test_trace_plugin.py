@@ -7,7 +7,7 @@ import json
 import re
 import subprocess
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,10 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> str:
 def start(attach: Attach, demo: Path, plugin: str, tmp_path: Path, request: pytest.FixtureRequest) -> Start:
     """Attach to a demo in a QEMU with the plugin, where the host is about to run a vCPU."""
 
-    def started(cpus: int = 1, options: str = "") -> tuple[qemu.Machine, GdbSession]:
-        arguments = [*demo_arguments(demo, cpus), "-plugin", plugin + options]
+    def started(
+        cpus: int = 1, options: str = "", more: Sequence[str] = ()
+    ) -> tuple[qemu.Machine, GdbSession]:
+        arguments = [*demo_arguments(demo, cpus), *more, "-plugin", plugin + options]
         context = qemu.machine(tmp_path, arguments, program=tools.newest_qemu())
         machine = context.__enter__()
         request.addfinalizer(lambda: context.__exit__(None, None, None))
@@ -76,6 +78,28 @@ def test_two_cpus(start: Start, truth: Truth) -> None:
     stat = session.json("hyp-trace stat")
     assert abs(guest_rows(stat).total() - counted.total()) <= 2
     assert stat["cpus"] == 2
+
+
+_ONE_THREAD = (["-accel", "tcg,thread=single"], ["-icount", "shift=3"])
+
+
+@pytest.mark.parametrize("options", _ONE_THREAD)
+def test_one_thread_for_one_cpu(start: Start, truth: Truth, options: list[str]) -> None:
+    _, session = start(more=options)
+    before = exits(session, truth)
+    session.run("hyp-trace start --source plugin")
+    run_vcpus(session, 100)
+    assert guest_rows(session.json("hyp-trace stat")) == exits(session, truth) - before
+
+
+@pytest.mark.parametrize("options", _ONE_THREAD)
+def test_one_thread_for_all_cpus(start: Start, options: list[str]) -> None:
+    """QEMU tells plugins wrong CPUs there, so none is told anything; the machine runs on as it should."""
+    _, session = start(2, more=options)
+    with pytest.raises(CommandError, match="runs all CPUs in one thread"):
+        session.run("hyp-trace start --source plugin")
+    run_vcpus(session, 5)
+    assert session.json("hyp-trace start")["source"] == "log"
 
 
 def test_what_is_recorded(start: Start, truth: Truth) -> None:
