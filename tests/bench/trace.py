@@ -105,7 +105,7 @@ def costs(folder: Path, initramfs: Path, rounds: int) -> Iterator[Row]:
         "plugin, recording": ["-plugin", f"{plugin},records=1048576,on=on"],
         "log": ["-d", "int", "-D", str(folder / "cost.log")],
     }
-    seconds = {}
+    seconds: dict[str, float] = {}
     for name, more in cases.items():
         place = folder / f"cost-{len(seconds)}"
         place.mkdir()
