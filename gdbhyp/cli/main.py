@@ -6,8 +6,8 @@ import errno
 import io
 import os
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import MutableMapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from gdbhyp.commands.declaration import Command
 from gdbhyp.commands.registry import COMMANDS
@@ -39,6 +39,9 @@ class CliContext:
         from gdbhyp.commands.numbers import parse_number
 
         return parse_number(text)
+
+    def kept(self) -> MutableMapping[str, Any]:
+        raise UsageError("a map is kept in a file here: use --json --output FILE, which 'gdbhyp diff' reads")
 
     def tracer(self) -> Tracer:
         raise UsageError("recording needs a live target: use hyp-trace inside GDB, or name a trace file")

@@ -6,7 +6,7 @@ are all made from it. What a command does is imported when it runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -111,6 +111,10 @@ class Context(Protocol):
 
         Cheap enough to be called for every piece of work; a person at a terminal sees it from the second second on.
         """
+        ...
+
+    def kept(self) -> MutableMapping[str, Any]:
+        """Return what commands keep by name for later ones; UsageError in a sentence where nothing outlives one."""
         ...
 
     def tracer(self) -> Tracer:

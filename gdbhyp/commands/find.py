@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from gdbhyp.commands import roots
 from gdbhyp.commands.declaration import Argument, Command, Context
+from gdbhyp.commands.ranges import parse_range
 from gdbhyp.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,14 +32,11 @@ def _range(context: Context, arguments: Namespace) -> tuple[int, int]:
     text = arguments.address
     if arguments.symbol:
         return context.number(f"&{text}"), _size(context, arguments)
-    first, is_range, last = text.partition("..")
-    if not is_range:
+    if ".." not in text:
         return context.number(text), _size(context, arguments)
     if arguments.size is not None:
         raise UsageError("START..END has a size already: leave out --size")
-    start, end = context.number(first), context.number(last)
-    if end <= start:
-        raise UsageError(f"the range {text} is empty: its end is exclusive and lies behind its start")
+    start, end = parse_range(context, text)
     return start, end - start
 
 

@@ -29,7 +29,13 @@ def _run(context: Context, arguments: Namespace) -> Any:
         _filter(context, arguments),
         _most_tables(context, arguments),
     )
-    return map.map_tables(context.stop(), question)
+    if arguments.save is None:
+        return map.map_tables(context.stop(), question)
+    from gdbhyp.analyses import picture
+
+    names = context.kept()
+    names[arguments.save], report = picture.keep(context.stop(), question, arguments.save)
+    return report
 
 
 def _most_tables(context: Context, arguments: Namespace) -> int:
@@ -74,6 +80,12 @@ COMMAND = Command(
         Argument(("--min-size",), "only ranges of at least this many bytes", "number", metavar="BYTES"),
         Argument(
             ("--max-tables",), "read at most this many tables, 4,194,304 if not said", "number", metavar="N"
+        ),
+        Argument(
+            ("--save",),
+            "print nothing, and keep the map under this name for hyp-diff",
+            "text",
+            metavar="NAME",
         ),
     ),
     description="""

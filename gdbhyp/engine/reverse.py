@@ -12,11 +12,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator
 
 from gdbhyp.arch.spaces import Address
-from gdbhyp.engine.map import MappedRange, Problem
+from gdbhyp.engine.mapped import MappedRange, Problem, Shape
 from gdbhyp.engine.ranges import Ranges, joined
-
-_FIRST_WORDS = 4
-"""The fields of a ``MappedRange`` that say where it is; those behind them are what all of it has in common."""
 
 MOST_PROBLEMS = 1000
 
@@ -45,7 +42,7 @@ class ReverseMap:
         return len(self._outputs)
 
     def _read(self, items: Iterable[MappedRange | Problem]) -> None:
-        numbers: dict[tuple[object, ...], int] = {}
+        numbers: dict[Shape, int] = {}
         outputs, inputs, sizes, kinds = self._outputs, self._inputs, self._sizes, self._kinds
         for item in items:
             if isinstance(item, Problem):
@@ -53,10 +50,9 @@ class ReverseMap:
                 if len(self.problems) < MOST_PROBLEMS:
                     self.problems.append(item)
                 continue
-            tail = item[_FIRST_WORDS:]
-            kind = numbers.get(tail)
+            kind = numbers.get(item.shape)
             if kind is None:
-                kind = numbers[tail] = len(self.shapes)
+                kind = numbers[item.shape] = len(self.shapes)
                 self.shapes.append(item)
             size = item.end - item.start
             if item.constant:
@@ -132,6 +128,11 @@ class ReverseMap:
         for position, kind in enumerate(self._kinds):
             if kind in kinds:
                 yield self._cut(position, 0, 1 << 64)
+
+    def in_order(self) -> Iterator[MappedRange]:
+        """Yield every range by ascending input, as the tree was read."""
+        for position in sorted(range(len(self._inputs)), key=self._inputs.__getitem__):
+            yield self._cut(position, 0, 1 << 64)
 
     def offsets(self, wanted: Callable[[MappedRange], bool]) -> dict[int, Ranges]:
         """Return the outputs of ranges of a wanted kind, by how far the input is from the output."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, MutableMapping
+from typing import TYPE_CHECKING, Any
 
 import gdb
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from gdbhyp.commands.declaration import Catcher, SymbolFiles, Tracer
     from gdbhyp.engine.stop import Stop
     from gdbhyp.render.progress import Progress
+
+
+_kept: dict[str, Any] = {}
 
 
 class LiveContext:
@@ -42,6 +45,9 @@ class LiveContext:
                 # Without a stopped CPU, a register has no value: say that, and not what it makes of the expression.
                 self.stop()
             raise UsageError(f"cannot evaluate '{text}': {error}") from error
+
+    def kept(self) -> MutableMapping[str, Any]:
+        return _kept
 
     def tracer(self) -> Tracer:
         from gdbhyp.plugin.core import is_core
