@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from gdbhyp.analyses.walk import NO_ROOTS, Roots, machine_for, mair_name, regime_of
 from gdbhyp.arch.regimes import Regime
 from gdbhyp.arch.spaces import Address
-from gdbhyp.engine.map import Budget, MappedRange, Problem, map_both, map_stage
+from gdbhyp.engine.map import Budget, MappedRange, Problem, Shape, map_both, map_stage
 from gdbhyp.engine.stop import Stop
 from gdbhyp.errors import MemoryUnavailable
 
 # Pages that all map to one page are a row each, so that every row is linear, unless there are absurdly many.
 _MOST_ALIASES = 1 << 16
 
+
+_MOST_SHAPES = 4096
 
 # Enough for 8 TiB of 4 KiB pages; tables that point to themselves would unfold into far more.
 MOST_TABLES = 1 << 22
@@ -31,8 +33,11 @@ class MapRow:
     ``pa`` is an address of ``output_space``: "PA", or "IPA" for stage 1 alone of the EL1&0 regime. ``read`` and
     ``write`` are privileged rights and those of EL0 stand beside them (None in a regime without EL0); ``exec`` says
     who may execute. With ``constant`` True, every page of the range maps to the one page at ``pa``. With
-    ``access_flag`` False an access faults all the same.
+    ``access_flag`` False an access faults all the same. Rows with the same ``alike`` differ in the ``json_varying``
+    fields only, so that hundreds of thousands of them are printed quickly.
     """
+
+    json_varying: ClassVar = ("start", "end", "pa")
 
     start: Address
     end: Address
@@ -52,6 +57,7 @@ class MapRow:
     access_flag: bool
     constant: bool
     space: str
+    alike: object = field(default=None, init=False, repr=False, compare=False, metadata={"json": False})
 
     @property
     def size(self) -> int:
@@ -147,13 +153,7 @@ def map_tables(stop: Stop, question: Question) -> MapReport:
         found = map_stage(machine, regime, int(stages), start=start, end=end, budget=budget)
     typeless = stages != "2" and bool(machine.missing([mair_name(regime)]))
     problems = [f"{mair_name(regime)} is not known, so memory types are not"] if typeless else []
-    rows = _rows(found, question.wanted, problems)
-    return MapReport(regime, stages, _without_types(rows) if typeless else rows, problems)
-
-
-def _without_types(rows: Iterator[MapRow]) -> Iterator[MapRow]:
-    """Replace memory types that were decoded without MAIR_ELx."""
-    return (replace(row, memory="unknown", shareability="unknown") for row in rows)
+    return MapReport(regime, stages, _rows(found, question.wanted, problems, _Template(typeless)), problems)
 
 
 def _limits(question: Question) -> tuple[int | None, int | None]:
@@ -170,14 +170,23 @@ def _stage2_on(stop: Stop) -> bool:
     return bool((stop.optional("HCR_EL2") or 0) & 1)
 
 
-def _rows(found: Iterator[MappedRange | Problem], wanted: Filter, problems: list[str]) -> Iterator[MapRow]:
+def _rows(
+    found: Iterator[MappedRange | Problem], wanted: Filter, problems: list[str], template: _Template
+) -> Iterator[MapRow]:
     last = 0
+    takes = None if wanted == Filter() else wanted.takes
     try:
         for item in found:
             if isinstance(item, Problem):
                 problems.append(_sentence(item))
+            elif item.constant:
+                for row in _split(item, template):
+                    if takes is None or takes(row):
+                        yield row
             else:
-                yield from (row for row in _split(item) if wanted.takes(row))
+                row = template.row(item, item.start, item.end)
+                if takes is None or takes(row):
+                    yield row
             # Only now: Ctrl-C may hit before the row was handed over, and what was not shown was not looked at.
             last = item.end
     except KeyboardInterrupt:
@@ -195,33 +204,62 @@ def _sentence(problem: Problem) -> str:
     return where
 
 
-def _split(item: MappedRange) -> Iterator[MapRow]:
-    pages = (item.end - item.start) // item.page_size if item.constant and item.page_size else 1
+def _split(item: MappedRange, template: _Template) -> Iterator[MapRow]:
+    pages = (item.end - item.start) // item.page_size if item.page_size else 1
     if pages == 1 or pages > _MOST_ALIASES:
-        yield _row(item, item.start, item.end, constant=pages > 1)
+        yield template.row(item, item.start, item.end, constant=pages > 1)
         return
     for start in range(item.start, item.end, item.page_size):
-        yield _row(item, start, start + item.page_size, constant=False)
+        yield template.row(item, start, start + item.page_size)
 
 
-def _row(item: MappedRange, start: int, end: int, *, constant: bool) -> MapRow:
-    return MapRow(
-        start=Address(start),
-        end=Address(end),
-        pa=item.output,
-        input_space=item.input_space,
-        output_space=item.output_space,
-        level=item.level,
-        page_size=item.page_size,
-        read=item.read,
-        write=item.write,
-        exec=item.exec,
-        el0_read=item.el0_read,
-        el0_write=item.el0_write,
-        memory=item.memory,
-        shareability=item.shareability,
-        contiguous=item.contiguous,
-        access_flag=item.access_flag,
-        constant=constant,
-        space=item.space,
-    )
+class _Template:
+    """Makes rows: what a shape says is put in words once, and copied into each row that has it.
+
+    ``typeless`` says that MAIR_ELx is not known, by which memory types were decoded.
+    """
+
+    def __init__(self, typeless: bool) -> None:
+        self._typeless = typeless
+        self._fields: dict[tuple[Shape, bool], dict[str, object]] = {}
+        self._last: tuple[Shape | None, bool] = (None, False)
+        self._own: dict[str, object] = {}
+
+    def row(self, item: MappedRange, start: int, end: int, *, constant: bool = False) -> MapRow:
+        """Return the row of a range, or of a page of it."""
+        shape = item.shape
+        if shape is not self._last[0] or constant is not self._last[1]:
+            key = self._last = (shape, constant)
+            own = self._fields.get(key)
+            if own is None:
+                if len(self._fields) >= _MOST_SHAPES:
+                    self._fields.clear()
+                own = self._fields[key] = self._words(item, constant)
+            self._own = own
+        row = object.__new__(MapRow)
+        # A frozen dataclass sets its fields one by one, which takes ten times as long as decoding the range did.
+        row.__dict__.update(self._own, start=start, end=end, pa=item.output)
+        return row
+
+    def _words(self, item: MappedRange, constant: bool) -> dict[str, object]:
+        row = MapRow(
+            start=item.start,
+            end=item.end,
+            pa=item.output,
+            input_space=item.input_space,
+            output_space=item.output_space,
+            level=item.level,
+            page_size=item.page_size,
+            read=item.read,
+            write=item.write,
+            exec=item.exec,
+            el0_read=item.el0_read,
+            el0_write=item.el0_write,
+            memory="unknown" if self._typeless else item.memory,
+            shareability="unknown" if self._typeless else item.shareability,
+            contiguous=item.contiguous,
+            access_flag=item.access_flag,
+            constant=constant,
+            space=item.space,
+        )
+        return {**vars(row), "alike": object()}

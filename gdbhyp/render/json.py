@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import operator
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
 from typing import Any
 
@@ -26,10 +27,36 @@ Encode = Callable[[Any], Any]
 def lines(report: Any) -> Iterator[str]:
     """Yield the lines of a report's JSON: one object, or one object a row."""
     if getattr(report, "json_lines", False):
-        for row in report.rows:
-            yield json.dumps(encode(row))
+        yield from _row_lines(report.rows)
     else:
         yield json.dumps(encode(report))
+
+
+def _row_lines(rows: Iterable[Any]) -> Iterator[str]:
+    """Yield a line a row.
+
+    A class of rows may name its first fields, all of them addresses, as ``json_varying``: rows with the same object as
+    ``alike`` have the rest of the line in common.
+    """
+    known: dict[object, tuple[str, operator.attrgetter[Any], str]] = {}
+    for row in rows:
+        alike = getattr(row, "alike", None)
+        if alike is None:
+            yield json.dumps(encode(row))
+            continue
+        found = known.get(alike)
+        if found is None:
+            if len(known) >= _MOST_KNOWN:
+                known.clear()
+            names = row.json_varying
+            first = "{" + "".join(f'"{name}": "%#x", ' for name in names)
+            rest = {name: value for name, value in encode(row).items() if name not in names}
+            found = known[alike] = (first, operator.attrgetter(*names), json.dumps(rest)[1:])
+        form, of, rest_text = found
+        yield form % of(row) + rest_text
+
+
+_MOST_KNOWN = 4096
 
 
 def encode(value: Any) -> Any:
