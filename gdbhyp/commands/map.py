@@ -19,11 +19,12 @@ def _run(context: Context, arguments: Namespace) -> Any:
     from gdbhyp.analyses import map
 
     stages = roots.stages_option(arguments, default=None)
+    given = roots.roots_option(context, arguments)
     start, end = parse_range(context, arguments.range) if arguments.range else (None, None)
     question = map.Question(
         roots.regime_option(context, arguments),
         stages,
-        roots.roots_option(context, arguments),
+        roots.host_roots(context, arguments, given) or given,
         start,
         end,
         _filter(context, arguments),

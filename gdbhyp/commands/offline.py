@@ -14,17 +14,18 @@ if TYPE_CHECKING:
 
     from gdbhyp.engine.stop import Stop
 
-FORMS = "a snapshot, an ELF core, or a raw image of physical memory as FILE@ADDRESS"
+FORMS = "a snapshot, an ELF core, a kdump-compressed or LiME dump, or a raw image of memory as FILE@ADDRESS"
 DUMP = Argument(("dump",), FORMS, "path")
 DUMP_OPTION = Argument(("--dump",), f"ask a CPU of this dump: {FORMS}", "path", metavar="FILE")
+ALSO = Argument(
+    ("--also",),
+    "another file of the same machine, as FILE or FILE@ADDRESS; may be given again",
+    "path",
+    metavar="FILE[@ADDRESS]",
+    repeated=True,
+)
 OPTIONS = (
-    Argument(
-        ("--also",),
-        "another file of the same machine, as FILE or FILE@ADDRESS; may be given again",
-        "path",
-        metavar="FILE[@ADDRESS]",
-        repeated=True,
-    ),
+    ALSO,
     Argument(
         ("--cpu",),
         "the CPU to ask, which count from 0; if not said, the one that a snapshot was taken of, or 0",

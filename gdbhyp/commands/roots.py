@@ -36,6 +36,26 @@ def roots_option(context: Context, arguments: Namespace) -> Roots:
     return Roots(**{name: None if text is None else context.number(text) for name, text in given.items()})
 
 
+_OF_STAGE_1 = ("TTBR0_EL1", "TTBR1_EL1", "TCR_EL1", "HCR_EL2")
+
+
+def host_roots(context: Context, arguments: Namespace, given: Roots) -> Roots | None:
+    """Return the host kernel's own tables where a question needs them and the target, a dump, has no system registers.
+
+    It is told where they come from. None for any other question.
+    """
+    from gdbhyp.analyses.walk import Roots
+    from gdbhyp.hypervisors.linux.roots import kernel_roots
+
+    stop = context.stop()
+    elsewhere = arguments.stage2 or arguments.both or arguments.regime in ("EL2", "EL3") or given.any
+    if elsewhere or stop.origin == "live" or any(stop.optional(name) is not None for name in _OF_STAGE_1):
+        return None
+    found = kernel_roots(stop)
+    context.warn(f"the dump has no system registers; stage 1 of the host's kernel is taken from {found.why}")
+    return Roots(ttbr1=found.ttbr1, tcr=found.tcr)
+
+
 def regime_option(context: Context, arguments: Namespace) -> Regime | None:
     """Return the regime that ``--regime`` names; None for the current one."""
     from gdbhyp.arch.regimes import Regime

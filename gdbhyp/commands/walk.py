@@ -20,8 +20,11 @@ def _run(context: Context, arguments: Namespace) -> Any:
     from gdbhyp.arch.regimes import Regime
 
     address = context.number(arguments.address)
-    stages = roots.stages_option(arguments) or "both"
     regime = roots.regime_option(context, arguments)
+    given = roots.roots_option(context, arguments)
+    # The kernel's own tables are those of the upper range.
+    inferred = roots.host_roots(context, arguments, given) if address >> 55 & 1 else None
+    stages = roots.stages_option(arguments, "1" if inferred else "both") or "both"
     if stages == "2" and regime not in (None, Regime.EL10):
         raise UsageError("only the EL1&0 regime has a stage 2: leave out --regime or say EL1")
     chosen = regime or (Regime.EL10 if stages == "2" else walk.regime_of(context.stop()))
@@ -30,7 +33,7 @@ def _run(context: Context, arguments: Namespace) -> Any:
         chosen,
         stages,
         _access(context, arguments, chosen),
-        roots.roots_option(context, arguments),
+        inferred or given,
         arguments.verbose,
     )
     return walk.walk(context.stop(), question)

@@ -25,6 +25,7 @@ class Stop:
     exclusive and ascending, empty where that is not known. ``every_register()`` are all that the target shows of this
     CPU, by the architecture's names and the target's, and ``versions()`` names the programs that the target is made of.
     ``memory_way()`` says in words how physical memory is read, nothing where there is only one way.
+    ``vmcoreinfo`` is what a Linux dump says about its kernel, KEY=VALUE.
     ``memo`` keeps what was computed about the machine for as long as it stands still; what is put there must not hold
     on to the target.
     """
@@ -40,6 +41,7 @@ class Stop:
     memo: MutableMapping[object, Any] = field(default_factory=dict, compare=False, repr=False)
     every_register: Callable[[], Mapping[str, int]] = dict
     versions: Callable[[], Mapping[str, str]] = dict
+    vmcoreinfo: Mapping[str, str] | None = None
 
     def cpus(self) -> tuple[Stop, ...]:
         """Return every CPU of the machine, this one included, in ascending order."""

@@ -70,6 +70,7 @@ class Dump:
             ram=lambda: self.ram,
             every_register=lambda: registers,
             memo=self.memo,
+            vmcoreinfo=self.vmcoreinfo,
             versions=lambda: self.snapshot.versions if self.snapshot else {},
         )
 
