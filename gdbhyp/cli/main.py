@@ -9,8 +9,9 @@ import sys
 from collections.abc import MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from gdbhyp.cli import fleet
+from gdbhyp.commands import registry
 from gdbhyp.commands.declaration import Command
-from gdbhyp.commands.registry import COMMANDS
 from gdbhyp.errors import GdbhypError, UsageError
 from gdbhyp.render.progress import Progress
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from gdbhyp.engine.stop import Stop
     from gdbhyp.render.style import Style
 
+COMMANDS = (*registry.COMMANDS, fleet.COMMAND)
 _LAUNCHERS = {
     "gdb": "Start a GDB that knows AArch64, with the plugin loaded; what follows goes to GDB.",
     "gdbinit": "Print the path to 'source' in a GDB of your own.",
