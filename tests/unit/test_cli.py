@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 
 from gdbhyp import __version__
-from gdbhyp.cli.main import main
-from gdbhyp.commands.registry import COMMANDS
+from gdbhyp.cli.main import COMMANDS, main
 
 IN_CLI = [command for command in COMMANDS if command.in_cli]
 
