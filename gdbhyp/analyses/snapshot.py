@@ -24,6 +24,7 @@ from gdbhyp.arch.worlds import Hcr
 from gdbhyp.engine.machine import Reader
 from gdbhyp.engine.stop import Stop
 from gdbhyp.errors import BadInput, GdbhypError
+from gdbhyp.hypervisors.linux.roots import from_vmcoreinfo
 from gdbhyp.hypervisors.vms import find_vms
 from gdbhyp.targets import notes, snapshot
 from gdbhyp.targets.corefile import Mapped, write_core
@@ -79,9 +80,11 @@ def take(
 
     :raises GdbhypError: if it cannot be written, or it is not known where the machine has memory.
     """
-    ram = merged(stop.ram())
+    ram = merged(stop.ram() or ranges)
     if not ram:
-        raise GdbhypError("the target does not say where the machine has memory, so that it cannot be read")
+        raise GdbhypError(
+            "the target does not say where the machine has memory: say with --range what to write"
+        )
     contents: Contents = "tables" if tables_only else "ranges" if ranges else "all"
     if tables_only:
         wanted = _within(ram, _asked_for(stop, progress))
@@ -90,13 +93,15 @@ def take(
     if not wanted:
         raise BadInput("none of these ranges is memory of the machine")
     said = _describe(stop, contents, ram)
+    kernel = _KernelInfo(stop)
     written = write_core(
         path,
         stop.machine.memory,
         wanted,
-        _notes(said),
+        lambda: _notes(said, kernel.note()),
         [] if tables_only else _views(stop),
         lambda done, total: progress(f"writing {path.name}", done, total),
+        kernel.look,
     )
     return SnapshotReport(
         file=str(path),
@@ -131,10 +136,47 @@ def _describe(stop: Stop, contents: Contents, ram: Sequence[tuple[int, int]]) ->
     )
 
 
-def _notes(said: Snapshot) -> bytes:
+def _notes(said: Snapshot, kernel: bytes) -> bytes:
     cpus = (notes.prstatus(number, registers) for number, registers in enumerate(said.cpus))
     own = notes.note(snapshot.NOTE_NAME, snapshot.NOTE_TYPE, snapshot.encode(said))
-    return b"".join([*cpus, own])
+    return b"".join([*cpus, own, kernel])
+
+
+class _KernelInfo:
+    """Looks for the page in which a Linux host keeps its VMCOREINFO, by which drgn and crash know it for a kernel's.
+
+    A guest has such a page, too: the host's leads to a table that a CPU has loaded, or is the only one.
+    """
+
+    def __init__(self, stop: Stop) -> None:
+        roots = (cpu.optional(name) for cpu in stop.cpus() for name in ("TTBR1_EL1", "TTBR1_EL2"))
+        self._roots = {root & _BADDR for root in roots if root}
+        self._found: list[bytes] = []
+
+    def look(self, address: int, data: bytes) -> None:
+        """Look at memory that is being written."""
+        at = data.find(_RELEASE)
+        while at >= 0:
+            if (address + at) % _PAGE == 0 and len(self._found) < _MOST_KERNELS:
+                self._found.append(data[at : at + _PAGE].rstrip(b"\0"))
+            at = data.find(_RELEASE, at + 1)
+
+    def note(self) -> bytes:
+        """Return the note of the host's, b"" if there is none or it is not clear which is."""
+        loaded = [text for text in self._found if self._root(text) in self._roots]
+        chosen = loaded or self._found
+        return notes.note("VMCOREINFO", 0, chosen[0]) if len(chosen) == 1 else b""
+
+    def _root(self, text: bytes) -> int | None:
+        with contextlib.suppress(GdbhypError):
+            found = from_vmcoreinfo(notes.vmcoreinfo(text))
+            return found.ttbr1 & _BADDR if found else None
+        return None
+
+
+_RELEASE = b"OSRELEASE="
+_MOST_KERNELS = 64
+_BADDR = (1 << 48) - _PAGE
 
 
 def _within(ram: Sequence[tuple[int, int]], wanted: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:

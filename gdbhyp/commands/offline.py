@@ -32,7 +32,12 @@ OPTIONS = (
         "text",
         metavar="N",
     ),
-    Argument(("--registers",), "the CPU's registers: a JSON object of NAME: value", "path", metavar="FILE"),
+    Argument(
+        ("--registers",),
+        "the CPU's registers: a JSON object of NAME: value, or an array of them, one a CPU",
+        "path",
+        metavar="FILE",
+    ),
     Argument(("--reg",), "one register, NAME=VALUE; may be given again", "text", repeated=True),
 )
 _REGISTER = re.compile(r"\$(\w+)\s*(?:([+-])\s*(\w+))?")
@@ -64,10 +69,12 @@ def open_stop(context: Context, arguments: Namespace) -> Stop:
     """Return the CPU that the arguments choose of the dump that they name, and tell what is missing from it."""
     from gdbhyp.targets.dump import open_dump, read_registers
 
-    registers = read_registers(arguments.registers, arguments.reg or [])
+    registers, every = read_registers(arguments.registers, arguments.reg or [])
     dump = open_dump(arguments.dump, arguments.also or [])
     for problem in dump.problems:
         context.warn(problem)
+    if every:
+        dump = dump.with_cpus(every)
     return dump.stop(_cpu(arguments.cpu), registers)
 
 

@@ -21,6 +21,7 @@ from gdbhyp.errors import GdbhypError, MemoryUnavailable
 from gdbhyp.targets.elf import EM_AARCH64, ET_CORE, HEADER, MAGIC, PN_XNUM, PROGRAM_HEADER, PT_LOAD, PT_NOTE
 
 Progress = Callable[[int, int], None]
+Seen = Callable[[int, bytes], None]
 _CHUNK = 1 << 16
 _PAGE = 4096
 _HEADER = struct.Struct("<" + HEADER)
@@ -57,17 +58,23 @@ class _Load:
     size: int
 
 
+def _not_looked_at(address: int, data: bytes, /) -> None:
+    pass
+
+
 def write_core(
     path: Path,
     memory: Reader,
     ranges: Sequence[tuple[int, int]],
-    notes: bytes,
+    notes: Callable[[], bytes],
     mapped: Sequence[Mapped],
     progress: Progress,
+    seen: Seen = _not_looked_at,
 ) -> Written:
-    """Write ``ranges`` [start, end) of physical memory with ``notes`` to ``path``, which is replaced if it exists.
+    """Write ``ranges`` [start, end) of physical memory with ``notes()`` to ``path``, which is replaced if it exists.
 
-    ``progress(done, total)`` is told bytes of memory. Whatever goes wrong, Ctrl-C included, there is no file of half
+    ``progress(done, total)`` is told bytes of memory, and ``seen(address, data)`` each piece of memory that is not
+    zeros, before the notes are asked for. Whatever goes wrong, Ctrl-C included, there is no file of half
     the contents.
 
     :raises GdbhypError: with a sentence, if the file cannot be written.
@@ -75,7 +82,7 @@ def write_core(
     needed = sum(end - start for start, end in ranges)
     try:
         with _whole_or_nothing(path) as file:
-            return _write(file, memory, ranges, notes, mapped, progress)
+            return _write(file, memory, ranges, notes, mapped, progress, seen)
     except OSError as error:
         reason = error.strerror
         if error.errno in _FULL:
@@ -102,15 +109,16 @@ def _write(
     file: BinaryIO,
     memory: Reader,
     ranges: Sequence[tuple[int, int]],
-    notes: bytes,
+    notes: Callable[[], bytes],
     mapped: Sequence[Mapped],
     progress: Progress,
+    seen: Seen,
 ) -> Written:
     file.seek(_PAGE)
-    loads, unread = _write_memory(file, memory, ranges, progress)
+    loads, unread = _write_memory(file, memory, ranges, progress, seen)
     notes_at = file.tell()
-    file.write(notes)
-    headers = [_PROGRAM_HEADER.pack(PT_NOTE, 0, notes_at, 0, 0, len(notes), 0, 4)]
+    notes_size = file.write(notes())
+    headers = [_PROGRAM_HEADER.pack(PT_NOTE, 0, notes_at, 0, 0, notes_size, 0, 4)]
     headers.extend(
         _PROGRAM_HEADER.pack(
             PT_LOAD, _READ_WRITE_EXECUTE, load.offset, load.va, load.pa, load.size, load.size, _PAGE
@@ -149,7 +157,7 @@ def _elf_header(headers_at: int, count: int, sections_at: int) -> bytes:
 
 
 def _write_memory(
-    file: BinaryIO, memory: Reader, ranges: Sequence[tuple[int, int]], progress: Progress
+    file: BinaryIO, memory: Reader, ranges: Sequence[tuple[int, int]], progress: Progress, seen: Seen
 ) -> tuple[list[_Load], list[tuple[int, int, str]]]:
     """Write all ranges one behind the other; return where they are, and what could not be read."""
     total = sum(end - start for start, end in ranges)
@@ -161,7 +169,7 @@ def _write_memory(
         while at < end:
             size = min(_CHUNK - at % _CHUNK, end - at)
             offset = file.tell()
-            read = _write_chunk(file, memory, at, size)
+            read = _write_chunk(file, memory, at, size, seen)
             if isinstance(read, str):
                 unread.append((at, at + size, read))
             elif loads and (loads[-1].pa + loads[-1].size, loads[-1].offset + loads[-1].size) == (at, offset):
@@ -174,7 +182,7 @@ def _write_memory(
     return loads, unread
 
 
-def _write_chunk(file: BinaryIO, memory: Reader, address: int, size: int) -> str | None:
+def _write_chunk(file: BinaryIO, memory: Reader, address: int, size: int, seen: Seen) -> str | None:
     """Write ``size`` bytes, those of zeros as a hole; return why they cannot be read, None if they can."""
     try:
         data = memory.read(address, size)
@@ -184,6 +192,7 @@ def _write_chunk(file: BinaryIO, memory: Reader, address: int, size: int) -> str
         file.seek(size, os.SEEK_CUR)
     else:
         file.write(data)
+        seen(address, data)
     return None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +55,19 @@ class Dump:
             raise UsageError(f"{self.name} has no CPU {number}: it has {count}, which count from 0")
         return self._stop(number, given or {})
 
+    def with_cpus(self, registers: Sequence[Mapping[str, int]]) -> Dump:
+        """Return the same dump with registers of every CPU, in order, which hold in place of its own.
+
+        :raises BadInput: if the dump has another number of CPUs.
+        """
+        own = self.cpus or ({},) * len(registers)
+        if len(own) != len(registers):
+            raise BadInput(f"there are registers of {len(registers)} CPUs, and {self.name} has {len(own)}")
+        return replace(self, cpus=tuple({**a, **b} for a, b in zip(own, registers, strict=True)), memo={})
+
     def _stop(self, cpu: int, given: Mapping[str, int]) -> Stop:
-        registers = {**(self.cpus[cpu] if self.cpus else {}), **given}
-        if not any(name in registers for name in ID_REGISTERS):
-            registers |= EVERYTHING
+        own = {**(self.cpus[cpu] if self.cpus else {}), **given}
+        registers = own if any(name in own for name in ID_REGISTERS) else own | EVERYTHING
         count = max(1, len(self.cpus))
         return Stop(
             Machine(registers, self.memory, pstate_of(registers["CPSR"]) if "CPSR" in registers else {}),
@@ -68,7 +77,7 @@ class Dump:
             symbol=self.snapshot.symbols.get if self.snapshot else _no_symbol,
             others=lambda: [self._stop(n, {}) for n in range(count) if n != cpu],
             ram=lambda: self.ram,
-            every_register=lambda: registers,
+            every_register=lambda: own,
             memo=self.memo,
             vmcoreinfo=self.vmcoreinfo,
             versions=lambda: self.snapshot.versions if self.snapshot else {},
@@ -233,30 +242,40 @@ def _described(found: Sequence[notes.Note], name: str, *, big: bool) -> _Descrip
     return _Description(tuple(cpus), info, taken)
 
 
-def read_registers(path: str | None, assignments: Sequence[str]) -> dict[str, int]:
-    """Return registers from a JSON file (``{"HCR_EL2": "0x…"}``), then from ``NAME=VALUE`` words.
+def read_registers(
+    path: str | None, assignments: Sequence[str]
+) -> tuple[dict[str, int], tuple[dict[str, int], ...]]:
+    """Return the registers of the chosen CPU, and those of every CPU if the file has them.
 
-    :raises BadInput: if the file is not such an object, or a value is no 64-bit number.
+    The file is JSON: ``{"HCR_EL2": "0x…"}`` for the chosen CPU, or an array of such objects, one a CPU in order.
+    ``assignments`` are ``NAME=VALUE`` words, which hold over the file.
+
+    :raises BadInput: if the file is neither, or a value is no 64-bit number.
     """
-    found = _from_file(path) if path else {}
+    values = _document(path) if path else {}
+    every = tuple(_registers(each, path) for each in values) if isinstance(values, list) else ()
+    found = {} if every else _registers(values, path)
     for word in assignments:
         name, separator, value = word.partition("=")
         if not separator:
             raise BadInput(f"'{word}' is not NAME=VALUE")
         found[name.strip().upper()] = _number(name, value)
-    return found
+    return found, every
 
 
-def _from_file(path: str) -> dict[str, int]:
+def _document(path: str) -> object:
     try:
-        values = json.loads(Path(path).read_bytes())
+        return json.loads(Path(path).read_bytes())
     except OSError as error:
         raise BadInput(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{path} is not JSON: {error}") from error
+
+
+def _registers(values: object, path: str | None) -> dict[str, int]:
     if not isinstance(values, dict):
-        raise BadInput(f'{path} is not an object of registers, {{"HCR_EL2": "0x..."}}')
-    return {name.upper(): _number(name, value) for name, value in values.items()}
+        raise BadInput(f'{path} is not an object of registers, {{"HCR_EL2": "0x..."}}, or an array of them')
+    return {str(name).upper(): _number(str(name), value) for name, value in values.items()}
 
 
 def _number(name: str, value: object) -> int:

@@ -67,8 +67,7 @@ def open_elf(path: Path) -> ElfCore:
     except struct.error as error:
         raise BadInput(f"{path} is a damaged ELF file: it is cut off inside its headers") from error
     loaded = [part for part in parts if part.kind == PT_LOAD and part.physical < PA_LIMIT]
-    expected = max((part.offset + part.in_file for part in loaded), default=0)
-    described = _notes(contents, parts, path, big=order == ">", cut=expected > len(contents))
+    described = _notes(contents, parts, path, order)
     loaded = [replace(part, offset=part.offset - described.shift) for part in loaded]
     segments, gaps = _memory(contents, loaded)
     if not segments:
@@ -147,13 +146,12 @@ class _Notes:
     shift: int = 0
 
 
-def _notes(
-    contents: bytes | mmap.mmap, parts: Sequence[_Part], path: Path, *, big: bool, cut: bool
-) -> _Notes:
+def _notes(contents: bytes | mmap.mmap, parts: Sequence[_Part], path: Path, order: str) -> _Notes:
     """Read all PT_NOTE segments.
 
-    QEMU (7.2 to 10.0 at least) makes room for as many notes as CPU 0's times the number of CPUs. A CPU with a smaller
-    SVE vector length than CPU 0 writes less, memory follows at once, and the file is ``cut`` short by the difference.
+    QEMU (7.2 to 10.0 at least) makes room for as many notes as CPU 0's times the number of CPUs, and lets memory
+    follow what it really wrote. With CPUs of different SVE vector lengths that is less or more, and the file's length
+    shows it.
     """
     found: list[Note] = []
     shift = 0
@@ -162,14 +160,44 @@ def _notes(
             raise BadInput(
                 f"{path} is damaged: its notes are {part.in_file} bytes at {part.offset}, beyond its end"
             )
-        data = contents[part.offset : part.offset + part.in_file]
-        some, end = read_notes(bytes(data), big=big)
-        found.extend(some)
-        if len({len(note.contents) for note in some if note.kind == NT_ARM_SVE}) > 1 and cut:
-            shift = part.in_file - end
+        big = order == ">"
+        data = bytes(contents[part.offset : part.offset + part.in_file])
+        some, end = read_notes(data, big=big)
+        misplaced = _misplaced(contents, part, parts, order)
+        if misplaced is not None:
+            some, shift = misplaced
         elif any(data[end : end + _NOTE_HEADER]):
             raise BadInput(f"{path} is damaged: what is at byte {end} of its notes is no note")
+        found.extend(some)
     return _Notes(tuple(found), shift)
 
 
+def _misplaced(
+    contents: bytes | mmap.mmap, part: _Part, parts: Sequence[_Part], order: str
+) -> tuple[tuple[Note, ...], int] | None:
+    """Return the notes as they were written and the shift, if the vector lengths and the file's length show one."""
+    window = bytes(contents[part.offset : part.offset + part.in_file + _LARGEST_SURPLUS])
+    written, end = read_notes(window, big=order == ">")
+    lengths = {len(note.contents) for note in written if note.kind == NT_ARM_SVE}
+    shift = part.in_file - end
+    if len(lengths) < 2 or not shift or len(contents) != _expected_size(contents, parts, order) - shift:
+        return None
+    return written, shift
+
+
+def _expected_size(contents: bytes | mmap.mmap, parts: Sequence[_Part], order: str) -> int:
+    """Return where the file ends by its headers: behind its last segment, or the string table that QEMU puts there."""
+    header = struct.unpack_from(order + HEADER, contents)
+    at, size, count = header[6], header[11], header[12]
+    section = struct.Struct(order + _SECTION)
+    ends = [part.offset + part.in_file for part in parts if part.kind == PT_LOAD]
+    if size == section.size and count <= _MOST_SECTIONS and at + count * size <= len(contents):
+        sections = (section.unpack_from(contents, at + n * size) for n in range(count))
+        ends.extend(offset + length for _, _, _, _, offset, length, *_ in sections)
+    return max(ends, default=0)
+
+
 _NOTE_HEADER = 12
+# A note of a vector length of 2048 bits is 8768 bytes; as many CPUs as this allows for have one.
+_LARGEST_SURPLUS = 1 << 24
+_SECTION, _MOST_SECTIONS = "IIQQQQIIQQ", 64

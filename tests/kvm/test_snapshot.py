@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from gdbhyp.cli.main import main
+from gdbhyp.targets.dump import open_dump
+from kvm.compare_drgn import same_as_drgn
 from kvm.debugger import Debugger
 from kvm.rig import NVHE
 
@@ -108,11 +110,10 @@ def test_everything(hyp: Debugger, tmp_path: Path, capsys: pytest.CaptureFixture
     headers = subprocess.run(["readelf", "-hlnW", str(path)], capture_output=True, text=True, check=True)
     assert "Warning" not in headers.stderr
     assert "Error" not in headers.stderr
+    same_as_drgn(open_dump(str(path)), path)
 
 
 def _same_memory(path: Path, ram: Path) -> None:
-    from gdbhyp.targets.dump import open_dump
-
     memory = open_dump(str(path)).memory
     with ram.open("rb") as file:
         at = 0x4000_0000

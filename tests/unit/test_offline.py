@@ -189,3 +189,28 @@ def test_a_register_without_a_value_is_no_value(capsys: pytest.CaptureFixture[st
     status, rows, errors = run(capsys, "reg", "HCR_EL2=1", "VTCR_EL2", "--json")
     assert (status, rows) == (2, [])
     assert "without a value" in errors
+
+
+def test_registers_of_every_cpu(core: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An array has the registers of each CPU; --reg holds for the one that is asked."""
+    path = tmp_path / "registers.json"
+    path.write_text('[{"HCR_EL2": "0x1"}, {"HCR_EL2": 2, "vttbr_el2": "0x40000000"}]')
+    for cpu, value in (("0", "0x1"), ("1", "0x2")):
+        words = ("reg", "--dump", core, "--registers", str(path), "--cpu", cpu, "HCR_EL2", "--json")
+        status, rows, _ = run(capsys, *words)
+        assert (status, rows[0]["value"]) == (0, value)
+        assert run(capsys, *words, "--reg", "HCR_EL2=5")[1][0]["value"] == "0x5"
+    assert run(capsys, "map", core, "--registers", str(path), "--cpu", "2", *ROOTS)[0] == 2
+
+
+@pytest.mark.parametrize(
+    "contents", ["[1]", "[[]]", "3", '"x"', "[", '{"HCR_EL2": "x"}', '[{"HCR_EL2": -1}]']
+)
+def test_bad_register_files(
+    contents: str, core: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "registers.json"
+    path.write_text(contents)
+    status, rows, errors = run(capsys, "map", core, "--registers", str(path), *ROOTS)
+    assert (status, rows) == (3, [])
+    assert len(errors.splitlines()) == 1

@@ -159,16 +159,34 @@ def test_a_process_is_no_machine(tmp_path: Path) -> None:
         open_dump(core(tmp_path / "core", [(0, bytes(8), 8), (0, bytes(8), 8)]))
 
 
-def test_notes_shorter_than_their_header_says(tmp_path: Path) -> None:
-    """QEMU sizes all CPUs' notes by CPU 0's SVE vector length: with shorter ones, memory follows too early."""
+@pytest.mark.parametrize("sizes", [(0x240, 0x40), (0x40, 0x240)])
+@pytest.mark.parametrize("surplus", [b"", b"\0.shstrtab\0"])
+def test_notes_of_other_lengths_than_their_header_says(
+    sizes: tuple[int, int], surplus: bytes, tmp_path: Path
+) -> None:
+    """QEMU sizes all CPUs' notes by CPU 0's SVE vector length: with others, memory is elsewhere.
 
-    def sve(size: int) -> bytes:
-        return note(b"LINUX", 0x405, bytes(size))
-
-    written = prstatus(1, 2, 3, EL1H) + sve(0x240) + prstatus(4, 5, 6, EL1H) + sve(0x40)
-    claimed = written + b"\xff" * 0x200
-    path = Path(core(tmp_path / "core", {0x1000: b"A" * 0x400, 0x2000: b"B" * 16}, claimed))
-    path.write_bytes(path.read_bytes().replace(b"\xff" * 0x200, b""))
+    Newer versions put a string table behind memory, to which a section header leads as if notes had that size.
+    """
+    first, second = (note(b"LINUX", 0x405, bytes(size)) for size in sizes)
+    written = prstatus(1, 2, 3, EL1H) + first + prstatus(4, 5, 6, EL1H) + second
+    claimed = len(written) - len(second) + len(first)
+    path = Path(core(tmp_path / "core", {0x1000: b"A" * 0x400, 0x2000: b"B" * 16}, written))
+    contents = bytearray(path.read_bytes() + surplus)
+    moved = claimed - len(written)
+    struct.pack_into("<Q", contents, 64 + 32, claimed)
+    for header in (1, 2):
+        (offset,) = struct.unpack_from("<Q", contents, 64 + 56 * header + 8)
+        struct.pack_into("<Q", contents, 64 + 56 * header + 8, offset + moved)
+    if surplus:
+        # The section header stands in an unused place: over the registers of CPU 0.
+        struct.pack_into("<Q", contents, 40, 64 + 56 * 3 + 40)
+        struct.pack_into("<HHH", contents, 58, 64, 1, 0)
+        table = len(contents) - len(surplus) + moved
+        struct.pack_into(
+            "<IIQQQQIIQQ", contents, 64 + 56 * 3 + 40, 0, 3, 0, 0, table, len(surplus), 0, 0, 0, 0
+        )
+    path.write_bytes(contents)
     dump = open_dump(str(path))
     assert (dump.memory.read(0x1000, 0x400), dump.memory.read(0x2000, 16)) == (b"A" * 0x400, b"B" * 16)
     assert (len(dump.cpus), dump.problems) == (2, ())
