@@ -126,7 +126,9 @@ def _tree(before: Drawn, after: Drawn) -> TreeDiff:
         sizes[change.kind] += change.end - change.start
     mapped = sum(item.end - item.start for item in before.map.in_order())
     same = mapped - sizes["removed"] - sizes["moved"] - sizes["changed"]
-    label = before.label if before.label == after.label else f"{before.label} and {after.label}"
+    label = (
+        before.label if before.label == after.label else f"{before.label} ({after.label} on the other side)"
+    )
     return TreeDiff(label, found, same=same, **sizes)
 
 

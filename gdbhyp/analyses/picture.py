@@ -132,7 +132,7 @@ def registers_of(stop: Stop) -> dict[str, int]:
     """Return the system registers of a CPU by architectural name, but for those that count by themselves."""
     found = {}
     for name, value in stop.every_register().items():
-        if name in _COUNTERS or "_TVAL_" in name or not name.isupper():
+        if name in _COUNTERS or "_TVAL_" in name or name.endswith(_ALIASES) or not name.isupper():
             continue
         try:
             layout_of(name)
@@ -143,6 +143,9 @@ def registers_of(stop: Stop) -> dict[str, int]:
 
 
 _COUNTERS = {"CNTPCT_EL0", "CNTVCT_EL0", "CNTPCTSS_EL0", "CNTVCTSS_EL0", "PMCCNTR_EL0", "PMICNTR_EL0"}
+
+_ALIASES = ("_EL12", "_EL02")
+"""Names by which EL2 reaches registers of EL1 that are shown under their own names too."""
 
 _LARGEST_FILE = 1 << 30
 

@@ -14,7 +14,6 @@ from gdbhyp.analyses.world import at_exception_entry, interrupted_world
 from gdbhyp.arch.controls import FWB
 from gdbhyp.arch.features import FWB as FWB_FEATURE
 from gdbhyp.arch.regimes import Regime
-from gdbhyp.arch.spaces import Word
 from gdbhyp.arch.worlds import Hcr, World, vmid_of, world_below
 from gdbhyp.engine.machine import Machine
 from gdbhyp.engine.map import Budget, MappedRange, Problem, map_both, map_stage
@@ -108,7 +107,7 @@ def trees_of(stop: Stop, *, guests: bool = False) -> Trees:
     cpus = stop.cpus()
     hypervisor = _identity(stop, cpus)
     vhe = hypervisor.name == "kvm-vhe" or any(_hcr(cpu).el2_is_host for cpu in cpus)
-    numbers = {vm.vttbr: vm.vm for vm in search.vms} if guests else {}
+    numbers = {root_of(vm.vttbr): vm.vm for vm in search.vms} if guests else {}
     for cpu in cpus:
         for tree in _possible(cpu, hypervisor, vhe, numbers, problems):
             found.setdefault((tree.who, tree.vm, tree.key), tree)
@@ -152,7 +151,7 @@ def stage2_machine(cpus: Sequence[Stop], stop: Stop, vm: Vm, hypervisor: Identit
     vtcr = vm.vtcr or 0
     for cpu in cpus:
         hcr = _hcr(cpu)
-        if hcr.stage2 and not hcr.tge and cpu.optional("VTTBR_EL2") == vm.vttbr:
+        if hcr.stage2 and not hcr.tge and root_of(cpu.optional("VTTBR_EL2") or 0) == root_of(vm.vttbr):
             return explicit(cpu.machine, Regime.EL10, vttbr=vm.vttbr, vtcr=vtcr)
     machine = explicit(stop.machine, Regime.EL10, vttbr=vm.vttbr, vtcr=vtcr)
     if hypervisor.name in _KVM and FWB_FEATURE(machine.registers.get("ID_AA64MMFR2_EL1") or 0):
@@ -165,7 +164,7 @@ _KVM = ("kvm-nvhe", "kvm-vhe", "kvm-hvhe", "pkvm")
 
 
 def _possible(
-    cpu: Stop, hypervisor: Identity, vhe: bool, numbers: Mapping[Word, int], problems: list[str]
+    cpu: Stop, hypervisor: Identity, vhe: bool, numbers: Mapping[int, int], problems: list[str]
 ) -> Iterator[Tree]:
     """Yield the trees of a CPU; what stands in the way goes to ``problems``."""
     try:
@@ -174,8 +173,8 @@ def _possible(
         problems.append(f"CPU {cpu.cpu}: its translation tables were not looked at: {error}")
 
 
-def _of_cpu(cpu: Stop, hypervisor: Identity, vhe: bool, numbers: Mapping[Word, int]) -> Iterator[Tree]:
-    """Yield what a CPU's registers lead to; ``numbers`` are the VMs whose stage 1 is wanted, by VTTBR_EL2."""
+def _of_cpu(cpu: Stop, hypervisor: Identity, vhe: bool, numbers: Mapping[int, int]) -> Iterator[Tree]:
+    """Yield what a CPU's registers lead to; ``numbers`` are the VMs whose stage 1 is wanted, by root."""
     hcr = Hcr(cpu.register("HCR_EL2"))
     yield from _stage1("host" if vhe else "hypervisor", None, cpu, Regime.EL20 if hcr.e2h else Regime.EL2)
     if hcr.tge:
@@ -190,8 +189,13 @@ def _of_cpu(cpu: Stop, hypervisor: Identity, vhe: bool, numbers: Mapping[Word, i
             yield from _stage1("host", None, cpu, Regime.EL10)
         if hcr.stage2 and vttbr:
             yield _stage2("host", None, 0, cpu.cpu, cpu.machine)
-    elif vttbr in numbers and not between:
-        yield from _stage1("vm", numbers[Word(vttbr)], cpu, Regime.EL10)
+    elif root_of(vttbr) in numbers and not between:
+        yield from _stage1("vm", numbers[root_of(vttbr)], cpu, Regime.EL10)
+
+
+def root_of(vttbr: int) -> int:
+    """Return VTTBR_EL2.BADDR [47:1] in place: what is left without the VMID and CnP."""
+    return vttbr & (1 << 48) - 2
 
 
 def world_of_el1(cpu: Stop) -> tuple[World, bool]:

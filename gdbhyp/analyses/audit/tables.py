@@ -14,6 +14,7 @@ from gdbhyp.analyses.audit.world import (
     tables_of,
 )
 from gdbhyp.analyses.reach import Indexed
+from gdbhyp.analyses.trees import root_of
 from gdbhyp.arch.fields import Bits, bit
 from gdbhyp.arch.regimes import Regime
 from gdbhyp.arch.worlds import Hcr, vmid_of
@@ -161,30 +162,26 @@ def walk_cacheability(world: World) -> Iterator[Finding]:
 
 def vmid_reused(world: World) -> Iterator[Finding]:
     """Two VMs with one VMID."""
-    running = {vttbr: cpu for cpu, vttbr in world.guests()}
+    running = {root_of(vttbr): cpu for cpu, vttbr in world.guests()}
     for first, second in combinations(world.reach.trees.search.vms, 2):
-        if first.vmid is None or first.vmid != second.vmid or _root(first.vttbr) == _root(second.vttbr):
+        if first.vmid is None or first.vmid != second.vmid or root_of(first.vttbr) == root_of(second.vttbr):
             continue
-        both = first.vttbr in running and second.vttbr in running
+        both = root_of(first.vttbr) in running and root_of(second.vttbr) in running
         yield about_registers(
             VMID.name,
             "high" if both else "low",
             f"VM {first.vm} and VM {second.vm} have VMID {first.vmid} and different stage-2 roots"
             + (", and both run now" if both else ""),
             [
-                register_evidence(running[vm.vttbr], "VTTBR_EL2")
+                register_evidence(running[root_of(vm.vttbr)], "VTTBR_EL2")
                 for vm in (first, second)
-                if vm.vttbr in running
+                if root_of(vm.vttbr) in running
             ],
             vms=[first.vm, second.vm],
             explanation=""
             if both
             else "a VM that has not run since VMIDs were given out anew keeps a stale one (KVM)",
         )
-
-
-def _root(vttbr: int) -> int:
-    return vttbr & (1 << 48) - 2
 
 
 def common_not_private(world: World) -> Iterator[Finding]:
@@ -224,7 +221,7 @@ def _stage2_pair(first: Stop, second: Stop) -> Iterator[tuple[str, str]]:
         return
     one, other = (value or 0 for value in values)
     ids = [vmid_of(v, c.optional("VTCR_EL2") or 0) for v, c in ((one, first), (other, second))]
-    if _CNP(one) and _CNP(other) and ids[0] == ids[1] and _root(one) != _root(other):
+    if _CNP(one) and _CNP(other) and ids[0] == ids[1] and root_of(one) != root_of(other):
         yield "VTTBR_EL2", f"VMID {ids[0]}"
 
 

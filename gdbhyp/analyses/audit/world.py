@@ -15,7 +15,7 @@ from functools import cached_property
 from gdbhyp.analyses.audit.findings import Evidence
 from gdbhyp.analyses.find import rights_words
 from gdbhyp.analyses.reach import Indexed, Reach
-from gdbhyp.analyses.trees import Tree, world_of_el1
+from gdbhyp.analyses.trees import Tree, root_of, world_of_el1
 from gdbhyp.arch.regimes import Regime
 from gdbhyp.arch.spaces import PA, Address, Word
 from gdbhyp.engine.map import MappedRange
@@ -207,7 +207,9 @@ class World:
 
     def vm_of(self, vttbr: int) -> int | None:
         """Return the VM that a VTTBR_EL2 is of."""
-        return next((vm.vm for vm in self.reach.trees.search.vms if vm.vttbr == vttbr), None)
+        return next(
+            (vm.vm for vm in self.reach.trees.search.vms if root_of(vm.vttbr) == root_of(vttbr)), None
+        )
 
 
 def is_el2(tree: Tree) -> bool:
