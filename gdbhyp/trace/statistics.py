@@ -44,9 +44,9 @@ KIND_TITLES = ("sync", "IRQ", "FIQ", "SError")
 class ExitRow:
     """How often one party exited for one reason; ``ec`` is None for interrupts, which have no syndrome.
 
-    ``handled`` exits were seen to be handled: a guest's when its CPU entered the same guest again, a host's when EL2
-    was left. Their times in nanoseconds are None where no time or no return was recorded; ``time_share`` is the part of
-    all handling of this world, ``p99_ns`` (within 1 %) is what 99 % did not exceed.
+    ``handled`` exits were seen to be handled: a guest's when its CPU entered the same guest again, a host's below EL2
+    when EL2 was left. Their times in nanoseconds are None where no time or no return was recorded; ``time_share`` is
+    the part of all handling of this world, ``p99_ns`` (within 1 %) is what 99 % did not exceed.
     """
 
     world: World
@@ -347,7 +347,8 @@ class Statistics:
             if self._first_time is None:
                 self._first_time = time
             self._last_time = time
-            self._times.taken(number, time, from_el, (party, _class(esr, kind), kind))
+            key = (party, _class(esr, kind), kind)
+            self._times.taken(number, time, from_el, key, vhe=self.tracker.vhe)
         if party[0] == "guest":
             self._storms.add(event, _class(esr, kind), party, self.tracker.return_before(event))
 

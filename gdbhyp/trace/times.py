@@ -2,7 +2,7 @@
 
 The time between two events of a CPU belongs to who ran in between: below EL2 the world that EL2 had returned to, in EL2
 the hypervisor, on behalf of whom it was entered from. An exit is handled when its CPU enters the same guest again (what
-``perf kvm stat`` measures, sleep included); a host's call is, when EL2 is left.
+``perf kvm stat`` measures, sleep included); a host's call is, when EL2 is left, unless EL2 is that host (VHE).
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ class Times:
         self.handed_over: dict[Party, int] = {}
         self._cpus: dict[int, _Cpu] = {}
 
-    def taken(self, number: int, time: int, from_el: int, key: ExitKey) -> None:
-        """An exception was taken to EL2, which ``key`` says of whom and why."""
+    def taken(self, number: int, time: int, from_el: int, key: ExitKey, *, vhe: bool) -> None:
+        """An exception was taken to EL2, which ``key`` says of whom and why; with ``vhe``, EL2 is the host."""
         cpu = self._cpus.get(number)
         if cpu is None:
             cpu = self._cpus[number] = _Cpu()
@@ -104,7 +104,7 @@ class Times:
         cpu.who = (party, True)
         if party.world == "guest":
             cpu.exit, cpu.exited, cpu.handed_over = key, time, False
-        else:
+        elif not vhe:
             cpu.call, cpu.called = key, time
 
     def returned(self, number: int, time: int, to_el: int, below: Party | None) -> None:

@@ -100,6 +100,8 @@ def test_host_at_el2() -> None:
     stat = report(svc, guest_enters(1100), guest_exits(1200), back)
     assert [row.handed_over for row in stat.worlds] == [None, None]
     assert {row.world: row.running_ns for row in stat.worlds} == {"guest": 100, "host": 0}
+    # It went from user space to the guest, which is no handling of the system call.
+    assert handling(stat, "host") == [(0, None, None, None)]
 
 
 def test_maintenance_is_counted_by_vmid() -> None:
