@@ -102,7 +102,7 @@ def _show(context: Context, arguments: Namespace) -> Any:
         return listing.last(recording.exceptions(), wanted, count, tracer.symbol, recording.host_calls)
     file = _open(arguments.file)
     report = listing.last(_exceptions(file), wanted, count, names=file.header.host_calls)
-    return listing.ShowReport(report.rows, report.left_out, tuple(file.notes))
+    return replace(report, problems=tuple(file.notes))
 
 
 def _stat(context: Context, arguments: Namespace) -> Any:
@@ -198,7 +198,23 @@ def _filter(context: Context, arguments: Namespace) -> Filter:
         world=arguments.world,
         ipa=address_range(context.number, arguments.ipa),
         pc=address_range(context.number, arguments.pc),
+        time=_times(arguments.time),
+        symbol=arguments.symbol,
     )
+
+
+def _times(text: str | None) -> tuple[int, int] | None:
+    """Return the nanoseconds of ``FIRST-LAST``, which are milliseconds."""
+    if text is None:
+        return None
+    first, found, last = text.partition("-")
+    try:
+        begin, end = (int(float(word) * 1e6) for word in (first, last if found else first))
+    except (ValueError, OverflowError):
+        begin, end = 0, -1
+    if end < begin:
+        raise UsageError(f"--time takes milliseconds from the beginning, such as 100-250.5, not '{text}'")
+    return begin, end
 
 
 _FILE = Argument(
@@ -225,6 +241,10 @@ _FILTERS = (
         ("--ipa",), "only faults at an IPA that HPFAR_EL2 tells: ADDRESS, or FIRST-LAST", "text", "RANGE"
     ),
     Argument(("--pc",), "only exceptions taken at a PC: ADDRESS, or FIRST-LAST", "text", "RANGE"),
+    Argument(("--symbol",), "in GDB: only exceptions taken in the function of this name", "text", "NAME"),
+    Argument(
+        ("--time",), "only those of a time: FIRST-LAST, in milliseconds from the beginning", "text", "RANGE"
+    ),
 )
 
 COMMAND = Command(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import ClassVar
 
 from gdbhyp.arch.spaces import IPA, VA, Word
@@ -27,6 +28,15 @@ REASONS: dict[str, frozenset[int]] = {
 """Exception classes (ESR_EL2.EC) by the word that people use."""
 
 INTERRUPTS = {"irq": IRQ, "fiq": FIQ, "serror": SERROR}
+
+
+Symbol = Callable[[int], str | None]
+"""Names an address as ``name+offset``; None where no symbol covers it."""
+
+
+def no_symbol(_: int) -> str | None:
+    """Name no address."""
+    return None
 
 
 @dataclass(frozen=True)
@@ -61,19 +71,26 @@ class EventRow:
 
 @dataclass(frozen=True)
 class ShowReport:
-    """Recorded exceptions in order; a JSON line each. ``left_out`` earlier ones matched as well."""
+    """Recorded exceptions in order; a JSON line each. ``left_out`` earlier ones matched as well.
+
+    ``began_ns`` is the time of the first exception of the recording, from which times are shown.
+    """
 
     kind: ClassVar[str] = "trace_show"
     json_lines: ClassVar[bool] = True
 
     rows: tuple[EventRow, ...]
     left_out: int
+    began_ns: int | None = None
     problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Filter:
-    """Which exceptions are wanted; an item that is None does not matter. Ranges are [first, last]."""
+    """Which exceptions are wanted; an item that is None does not matter. Ranges are [first, last].
+
+    ``time`` is in nanoseconds from the first exception of the recording, ``symbol`` the name of a function.
+    """
 
     reason: str | None = None
     ec: int | None = None
@@ -82,9 +99,11 @@ class Filter:
     world: str | None = None
     ipa: tuple[int, int] | None = None
     pc: tuple[int, int] | None = None
+    time: tuple[int, int] | None = None
+    symbol: str | None = None
 
-    def wants(self, event: Taken, party: Party) -> bool:
-        """Return whether the exception is wanted."""
+    def wants(self, event: Taken, party: Party, began: int | None, symbol: Symbol) -> bool:
+        """Return whether the exception is wanted, in a recording that ``began`` then."""
         return (
             (self.cpu is None or event.cpu == self.cpu)
             and (self.world is None or party.world == self.world)
@@ -93,7 +112,18 @@ class Filter:
             and (self.reason is None or _has_reason(event, self.reason))
             and (self.pc is None or (event.elr is not None and self.pc[0] <= event.elr <= self.pc[1]))
             and (self.ipa is None or self._has_ipa(event, self.ipa))
+            and (self.time is None or self._in_time(event, began, self.time))
+            and (self.symbol is None or self._in_function(event, symbol, self.symbol))
         )
+
+    @staticmethod
+    def _in_time(event: Taken, began: int | None, wanted: tuple[int, int]) -> bool:
+        return event.time is not None and began is not None and wanted[0] <= event.time - began <= wanted[1]
+
+    @staticmethod
+    def _in_function(event: Taken, symbol: Symbol, wanted: str) -> bool:
+        name = None if event.elr is None else symbol(event.elr)
+        return name is not None and name.partition("+")[0] == wanted
 
     @staticmethod
     def _has_ipa(event: Taken, wanted: tuple[int, int]) -> bool:
@@ -117,14 +147,6 @@ def full_ipa(event: Taken) -> int | None:
     if page is None or event.far is None or (event.esr or 0) >> 7 & 1:
         return page
     return page | (event.far & 0xFFF)
-
-
-Symbol = Callable[[int], str | None]
-
-
-def no_symbol(_: int) -> str | None:
-    """Name no address."""
-    return None
 
 
 def row(event: Taken, party: Party, symbol: Symbol = no_symbol, names: HostCalls | None = None) -> EventRow:
@@ -180,9 +202,14 @@ def last(
 ) -> ShowReport:
     """Return the last ``count`` wanted exceptions of a recording."""
     matching = 0
+    began: int | None = None
+    name = symbol if wanted.symbol is None else cache(symbol)
     newest: deque[tuple[Taken, Party]] = deque(maxlen=count)
     for event, party in exceptions:
-        if wanted.wants(event, party):
+        if began is None:
+            began = event.time
+        if wanted.wants(event, party, began, name):
             matching += 1
             newest.append((event, party))
-    return ShowReport(tuple(row(*item, symbol, names) for item in newest), matching - len(newest))
+    rows = tuple(row(*item, name, names) for item in newest)
+    return ShowReport(rows, matching - len(newest), began)

@@ -124,6 +124,17 @@ def test_what_is_recorded(start: Start, truth: Truth) -> None:
     assert times == sorted(times)
 
 
+def test_show_of_a_function(start: Start, demo: Path) -> None:
+    _, session = start()
+    session.run("hyp-trace start")
+    run_vcpus(session, 40)
+    rows = session.json_lines("hyp-trace show --last 1000")
+    name = next(row["symbol"] for row in rows if row["symbol"]).partition("+")[0]
+    wanted = [row for row in rows if (row["symbol"] or "").partition("+")[0] == name]
+    assert session.json_lines(f"hyp-trace show --last 1000 --symbol {name}") == wanted
+    assert session.json_lines("hyp-trace show --symbol nowhere") == []
+
+
 def test_nothing_is_recorded_before_and_after(start: Start) -> None:
     _, session = start()
     run_vcpus(session, 5)

@@ -163,3 +163,26 @@ def test_wrong_use(
     out, err = capsys.readouterr()
     assert out == ""
     assert said in err
+
+
+DEMO = str(Path(__file__).parent / "data" / "demo-plugin.jsonl")
+
+
+@pytest.mark.parametrize(("time", "count"), [("0-1000", 81), ("0", 1), ("0-0.5", 1), ("900-1000", 0)])
+def test_show_of_a_time(time: str, count: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """Times count from the first exception of the recording."""
+    shown = answer(capsys, "trace", "show", DEMO, "--time", time, "--last", "1000", "--json")
+    assert len(shown.splitlines()) == count
+
+
+@pytest.mark.parametrize("time", ["x", "5-", "5-3", "nan", "1e999"])
+def test_time_that_is_none(time: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["trace", "show", DEMO, "--time", time]) == 2
+    assert "--time takes milliseconds" in capsys.readouterr().err
+
+
+def test_times_are_shown_from_the_beginning(capsys: pytest.CaptureFixture[str]) -> None:
+    first = answer(capsys, "trace", "show", DEMO, "--last", "1000").splitlines()[1]
+    assert "+0.000 ms" in first
+    *_, last = answer(capsys, "trace", "show", DEMO, "--last", "1").splitlines()[:2]
+    assert "+0.000 ms" not in last

@@ -16,16 +16,13 @@ def render(report: ShowReport, style: Style) -> Iterator[str]:
         yield "no recorded exception matches"
     else:
         headers = ("#", "time", "CPU", "world", "PC", "what happened")
-        yield from style.table(_rows(report.rows, style), headers).splitlines()
+        yield from style.table(
+            [_row(row, report.began_ns or 0, style) for row in report.rows], headers
+        ).splitlines()
     if report.left_out:
         yield style.paint("dim", f"{report.left_out} earlier ones are not shown (--last N shows more)")
     for problem in report.problems:
         yield style.paint("note", f"note: {problem}")
-
-
-def _rows(rows: tuple[EventRow, ...], style: Style) -> list[list[str]]:
-    first = next((row.time_ns for row in rows if row.time_ns is not None), 0)
-    return [_row(row, first, style) for row in rows]
 
 
 def _row(row: EventRow, first: int, style: Style) -> list[str]:
