@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import ClassVar
 
@@ -99,15 +99,35 @@ def describe(name: str, value: int, *, e2h: bool = False, verbose: bool = False)
 def of_stop(stop: Stop, pattern: str, *, verbose: bool) -> Register | RegisterList:
     """Return the registers of a CPU whose names match ``pattern`` (with * and ?; "" for the essential ones).
 
+    ``NAME.FIELD`` is one field of a register.
+
     :raises RegisterUnavailable: if a register named in full is not shown.
-    :raises UsageError: if no register matches.
+    :raises UsageError: if no register, or no field, matches.
     """
+    name, dot, wanted = pattern.upper().partition(".")
+    if dot:
+        value, e2h = stop.register(name), Hcr(stop.register("HCR_EL2")).e2h
+        whole = describe(name, value, e2h=e2h, verbose=True)
+        return replace(whole, fields=(field_named(whole.name, whole.fields, wanted),), traps=())
     names = _matching(pattern.upper()) if pattern else list(ESSENTIAL)
     e2h = Hcr(stop.register("HCR_EL2")).e2h
     values = {name: stop.optional(name) for name in names}
     if len(names) == 1 and values[names[0]] is None:
         raise RegisterUnavailable(names[0])
     return _listed(values, e2h, verbose, single=bool(pattern) and len(names) == 1, named=not pattern)
+
+
+def field_named(
+    register: str, fields: tuple[registers.RegisterField, ...], name: str
+) -> registers.RegisterField:
+    """Return the field that is called ``name``, in any case.
+
+    :raises UsageError: with those that there are.
+    """
+    for known in fields:
+        if known.name.upper() == name.upper():
+            return known
+    raise UsageError(f"{register} has no field {name}: its fields are {', '.join(f.name for f in fields)}")
 
 
 def _listed(

@@ -142,7 +142,8 @@ class Argument:
     """One argument of a command.
 
     ``names`` is either one bare word (a positional) or option strings. ``value`` is what follows an option: "" for a
-    flag, else one of "number" (an expression of the front end), "text", "path", "register", or "choice" with its
+    flag, else one of "number" (an expression of the front end), "text", "path", "register" (or "REGISTER.FIELD"),
+    "class" (an exception class by its short name or number), "vm" (a number of hyp-vms), or "choice" with its
     ``choices``. A ``rest`` positional takes all remaining words, so that ``hyp-walk $sp + 8`` needs no quotes.
     """
 

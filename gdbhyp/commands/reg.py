@@ -46,7 +46,7 @@ COMMAND = Command(
     arguments=(
         Argument(
             ("register",),
-            "a name, a pattern (HCR*), or NAME=VALUE to decode a value; without any, what decides about "
+            "a name, NAME.FIELD, a pattern (HCR*), or NAME=VALUE to decode a value; without any, what decides about "
             "translation and traps",
             "register",
             metavar="NAME[=VALUE]",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from gdbhyp.commands.classes import exception_class
 from gdbhyp.commands.declaration import Argument, Command, Context
 from gdbhyp.commands.numbers import address_range, small_number
 from gdbhyp.errors import UsageError
@@ -43,13 +44,17 @@ def _start(context: Context, arguments: Namespace) -> Any:
             arguments.returns,
             vmid=None if arguments.vmid is None else small_number(arguments.vmid, "--vmid"),
             cpus=_counts(arguments.cpu, "--cpu"),
-            classes=_counts(arguments.ec, "--ec"),
+            classes=_classes(arguments.ec),
         )
     )
 
 
 def _counts(texts: list[str] | None, option: str) -> frozenset[int] | None:
     return None if texts is None else frozenset(small_number(text, option) for text in texts)
+
+
+def _classes(texts: list[str] | None) -> frozenset[int] | None:
+    return None if texts is None else frozenset(exception_class(text, "--ec") for text in texts)
 
 
 def _plugin(context: Context, arguments: Namespace) -> Any:
@@ -192,7 +197,7 @@ def _filter(context: Context, arguments: Namespace) -> Filter:
 
     return Filter(
         reason=arguments.reason,
-        ec=None if arguments.ec is None else small_number(arguments.ec, "--ec"),
+        ec=None if arguments.ec is None else exception_class(arguments.ec, "--ec"),
         cpu=None if arguments.cpu is None else small_number(arguments.cpu, "--cpu"),
         vmid=None if arguments.vmid is None else small_number(arguments.vmid, "--vmid"),
         world=arguments.world,
@@ -228,7 +233,7 @@ _FILE = Argument(
 _FILTERS = (
     Argument(("--last",), f"how many events to show, the newest; {_SHOWN} if not said", "text", "N"),
     Argument(("--reason",), "only exceptions for this reason", "choice", choices=_REASONS),
-    Argument(("--ec",), "only exceptions of this class, ESR_EL2.EC", "text", "N"),
+    Argument(("--ec",), "only exceptions of this class (ESR_EL2.EC): dabt-lower, 0x24", "class"),
     Argument(("--cpu",), "only those of one CPU, counted from 0", "text", "N"),
     Argument(("--vmid",), "only those of one VM", "text", "N"),
     Argument(
@@ -290,8 +295,7 @@ COMMAND = Command(
                 Argument(
                     ("--ec",),
                     "for the TCG plugin: record only exceptions of this class (ESR_EL2.EC); may be repeated",
-                    "text",
-                    "N",
+                    "class",
                     repeated=True,
                 ),
             ),

@@ -93,9 +93,11 @@ class GdbCommand(gdb.Command):
         super().__init__(self._name, gdb.COMMAND_DATA)
 
     def invoke(self, argument: str, from_tty: bool) -> None:
+        from gdbhyp.plugin.remote import giving_back
+
         self.dont_repeat()
         try:
-            _run_and_give_back(self._command, self._name, argument, from_tty)
+            giving_back(lambda: run(self._command, self._name, argument, from_tty))
         except GdbhypError as error:
             from gdbhyp.render.style import escape
 
@@ -113,24 +115,6 @@ def _help(command: Command, name: str) -> str:
     return help_text(command, name)
 
 
-def _run_and_give_back(command: Command, name: str, line: str, from_tty: bool) -> None:
-    """Run the command; whenever Ctrl-C is pressed, the target is as it was before.
-
-    Python may raise KeyboardInterrupt at the first instruction of whatever is called to clean up, so that one attempt
-    is not enough.
-    """
-    from gdbhyp.plugin.remote import give_back_all, interruptible
-
-    try:
-        try:
-            run(command, name, line, from_tty)
-        finally:
-            give_back_all()
-    except KeyboardInterrupt:
-        interruptible(give_back_all)
-        raise
-
-
 def run(command: Command, name: str, line: str, from_tty: bool = False) -> None:
     """Parse ``line``, run the command, and show its report as the options say; it becomes ``$hyp_last``.
 
@@ -144,7 +128,7 @@ def run(command: Command, name: str, line: str, from_tty: bool = False) -> None:
 
     chosen, arguments = parse_line(command, name, line)
     how = presentation(chosen, arguments)
-    with contextlib.ExitStack() as resources, _gdb_errors():
+    with contextlib.ExitStack() as resources, gdb_errors():
         context = LiveContext(resources, screen.progress(from_tty))
         resources.callback(context.progress.clear)
         report = chosen.run(context, arguments)
@@ -152,8 +136,26 @@ def run(command: Command, name: str, line: str, from_tty: bool = False) -> None:
             present(remember(report), how, Screen(gdb.write, context.warn, screen.style(), context.progress))
 
 
+def answer(command: Command, name: str, line: str) -> Any:
+    """Parse ``line``, run the command and return its report, with all rows made.
+
+    :raises GdbhypError: with the sentence for the person.
+    """
+    import dataclasses
+
+    from gdbhyp.commands.parsing import parse_line
+    from gdbhyp.render.progress import Progress
+
+    chosen, arguments = parse_line(command, name, line)
+    with contextlib.ExitStack() as resources, gdb_errors():
+        report = chosen.run(LiveContext(resources, Progress(None)), arguments)
+        if isinstance(getattr(report, "rows", None), Iterator):
+            report = dataclasses.replace(report, rows=tuple(report.rows))
+        return report
+
+
 @contextlib.contextmanager
-def _gdb_errors() -> Iterator[None]:
+def gdb_errors() -> Iterator[None]:
     """Say what GDB reports, such as a connection that is lost in the middle, as one sentence of ours."""
     try:
         yield

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gdb
+
 from gdbhyp.commands.registry import COMMANDS
 from gdbhyp.plugin import functions, parameters, pipes
 from gdbhyp.plugin.commands import GdbCommand
+from gdbhyp.plugin.prefix import Hyp
 
-_loaded: list[GdbCommand] = []
+_loaded: list[gdb.Command] = []
 
 
 def load() -> None:
@@ -15,4 +18,6 @@ def load() -> None:
         pipes.remember_inherited()
         parameters.register()
         functions.register()
-        _loaded.extend(GdbCommand(command) for command in COMMANDS if command.in_gdb)
+        in_gdb = {command.name: command for command in COMMANDS if command.in_gdb}
+        _loaded.extend(GdbCommand(command) for command in in_gdb.values())
+        _loaded.append(Hyp(in_gdb))

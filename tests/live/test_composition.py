@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from live.conftest import Attach, demo_arguments
+from support import qemu
 from support.demo import run_to
 from support.gdb_session import CommandError, GdbSession
 
@@ -69,3 +71,99 @@ def test_answers_in_files(session: GdbSession, at_store: Any, truth: Any, tmp_pa
 def test_answers_in_pipes(session: GdbSession, at_store: Any, tmp_path: Path) -> None:
     session.run(f"pipe hyp-map --stage2 | tail -n 2 | head -n 1 > {tmp_path / 'tail'}")
     assert (tmp_path / "tail").read_text().startswith("18 ranges")
+
+
+def test_functions(session: GdbSession, at_store: Any, truth: Any) -> None:
+    for expression, value in (
+        ("$hyp_ipa()", at_store["ipa"]),
+        ("$hyp_ipa($FAR_EL2)", at_store["ipa"]),
+        ("$hyp_s2($hyp_ipa())", at_store["pa"]),
+        ("$hyp_s2($hyp_ipa(), 0)", at_store["pa"]),
+        ("$hyp_esr_ec()", hex(at_store["ec"])),
+        ("$hyp_esr_ec(2)", hex(at_store["ec"])),
+        ('$hyp_reg("HCR_EL2", "VM")', "0x1"),
+        ('$hyp_reg("hcr_el2", "tge")', "0x0"),
+        ('$hyp_reg("VTTBR_EL2")', truth["vms"][0]["vttbr"]),
+        ("$hyp_pa(0x123)", "void"),
+        ("$_isvoid($hyp_pa(0x123))", "0x1"),
+        ('$hyp_world("hypervisor")', "0x1"),
+        ('$hyp_world("guest")', "0x0"),
+        ('$_streq($hyp_world(), "hypervisor")', "0x1"),
+    ):
+        assert printed(session, expression) == value, expression
+    walked = session.json("hyp-walk $pc")
+    assert printed(session, "$hyp_pa($pc)") == walked["output"]
+    for expression, sentence in (
+        ('$hyp_reg("HCR_EL2", "TGF")', "HCR_EL2 has no field TGF: its fields are "),
+        ('$hyp_reg("NO_EL2")', "the target does not show NO_EL2"),
+        ("$hyp_reg(3)", "it takes a text in quotes"),
+        ("$hyp_pa()", "'help function hyp_pa' says which"),
+        ("$hyp_s2(0, 9)", "there is no VM 9: the VMs are 0"),
+        ('$hyp_world("gest")', "there is no world 'gest'"),
+        ("$hyp_esr_ec(4)", "EL4 has no syndrome register"),
+    ):
+        with pytest.raises(CommandError, match=re.escape(sentence)):
+            session.run(f"print {expression}")
+
+
+def test_functions_select_nothing(demo: Path, tmp_path: Path, attach: Attach, truth: Any) -> None:
+    """In a condition, the CPU that came to the breakpoint is asked, each time anew."""
+    with qemu.machine(tmp_path, demo_arguments(demo, cpus=2)) as running:
+        session = attach(running)
+        vm = truth["vms"][1]
+        row = next(r for r in vm["map"] if r["start"] == "0x80200000")
+        assert row["pa"] != next(r for r in truth["vms"][0]["map"] if r["start"] == "0x80200000")["pa"]
+        hit = f'$hyp_esr_ec() == 0x18 && $hyp_s2(0x80200000) == {row["pa"]} && $hyp_world("hypervisor")'
+        session.run("thread 1")
+        session.run(f"tbreak el1_sync if $VTTBR_EL2 != 0 && {hit}")
+        session.run("continue")
+        assert session.register("VTTBR_EL2") == int(vm["vttbr"], 16)
+        assert session.register("ESR_EL2") >> 26 == 0x18
+        selected = "[gdb.selected_thread().num, gdb.selected_frame().level()]"
+        mode = "gdb.selected_inferior().connection.send_packet(b'qqemu.PhyMemMode').decode()"
+        before = session.python(selected)
+        session.run('print $hyp_s2(0x80200000, 0), $hyp_pa($pc), $hyp_reg("HCR_EL2"), $hyp_world()')
+        assert (session.python(selected), session.python(mode)) == (before, "0")
+
+
+def test_from_python(session: GdbSession, at_store: Any) -> None:
+    session.run("python import gdbhyp.plugin.api as hyp")
+    for expression, value in (
+        ("hyp.run('walk --stage2 ' + hex(hyp.ipa())).output", int(at_store["pa"], 16)),
+        ("[type(hyp.run('map --stage2').rows).__name__, len(hyp.run('map --stage2').rows)]", ["tuple", 18]),
+        ("[hyp.ipa(), hyp.s2(hyp.ipa()), hyp.s2(hyp.ipa(), vm=0)]", None),
+        (
+            "[hyp.world(), hyp.esr_ec(), hyp.register('HCR_EL2', 'VM'), hyp.pa(0x123)]",
+            ["hypervisor", 0x24, 1, None],
+        ),
+    ):
+        wanted = [int(at_store[k], 16) for k in ("ipa", "pa", "pa")] if value is None else value
+        assert (
+            session.python(f"(lambda hyp: {expression})(__import__('gdbhyp.plugin.api').plugin.api)")
+            == wanted
+        )
+    session.run("python with hyp.stop() as stop: assert stop.el == 2 and stop.register('ESR_EL2')")
+    with pytest.raises(CommandError, match=r"there is no command 'wlak' \(did you mean walk\?\)"):
+        session.python("__import__('gdbhyp.plugin.api').plugin.api.run('wlak 1')")
+    with pytest.raises(CommandError, match="required: address"):
+        session.python("__import__('gdbhyp.plugin.api').plugin.api.run('walk')")
+
+
+def test_hyp_with_a_space(session: GdbSession, at_store: Any) -> None:
+    assert session.run("hyp walk --json $pc") == session.run("hyp-walk --json $pc")
+    assert "hyp-walk " in session.run("help hyp")
+    assert session.run("hyp") == session.run("help hyp")
+    for name in ("hyp-walk", "function hyp_world"):
+        assert name in session.run("apropos hyp")
+    with pytest.raises(CommandError, match=r"no command 'wlak' \(did you mean walk\?\)"):
+        session.run("hyp wlak 1")
+    assert session.run("complete hyp walk --reg") == "hyp walk --regime\n"
+    assert session.run("complete hyp m").split() == ["hyp", "map"]
+    assert session.run("complete hyp-reg hcr_el2.tg") == "hyp-reg hcr_el2.TGE\n"
+
+
+def test_one_field(session: GdbSession, at_store: Any) -> None:
+    answer = session.json("hyp-reg HCR_EL2.VM")
+    assert [(f["name"], f["value"]) for f in answer["fields"]] == [("VM", 1)]
+    with pytest.raises(CommandError, match="HCR_EL2 has no field VMM: its fields are"):
+        session.run("hyp-reg HCR_EL2.VMM")

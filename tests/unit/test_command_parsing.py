@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from gdbhyp.arch.syndrome import decode_esr
+from gdbhyp.commands.classes import CLASSES, exception_class
 from gdbhyp.commands.declaration import Argument, Command, Presentation, presentation
 from gdbhyp.commands.numbers import parse_number
 from gdbhyp.commands.parsing import parse_line
@@ -145,3 +147,26 @@ def test_pasted_numbers(text: str, value: int) -> None:
 def test_no_numbers(text: str) -> None:
     with pytest.raises(UsageError):
         parse_number(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("hvc", 0x16), ("DABT-lower", 0x24), ("0x18", 0x18), ("36", 36)]
+)
+def test_exception_classes(text: str, number: int) -> None:
+    assert exception_class(text, "--ec") == number
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [("dabtlower", r"did you mean dabt-lower\?"), ("64", "not '64'$"), ("-1", "not '-1'$"), ("", "not ''$")],
+)
+def test_no_exception_class(text: str, sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        exception_class(text, "--ec")
+
+
+def test_every_exception_class_has_a_name() -> None:
+    allocated = {number for number in range(64) if "reserved" not in decode_esr(number << 26).ec.name}
+    # Classes that EL2 never sees, or that no processor has any more.
+    assert allocated - set(CLASSES.values()) == {0x1B, 0x1E, 0x1F}
+    assert len(set(CLASSES.values())) == len(CLASSES)

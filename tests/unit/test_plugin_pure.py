@@ -340,7 +340,16 @@ WALK = Command(
 REG = Command(
     "reg", "Reg.", lambda c, a: None, (Argument(("register",), "which", "register", optional=True),)
 )
-AT = Command("at", "At.", lambda c, a: None, (Argument(("op",), "which", choices=("S1E1R", "S1E2R")),))
+AT = Command(
+    "at",
+    "At.",
+    lambda c, a: None,
+    (
+        Argument(("op",), "which", choices=("S1E1R", "S1E2R")),
+        Argument(("address",), "where", "number", rest=True),
+        Argument(("--ec",), "which", "class"),
+    ),
+)
 TRACE = Command("trace", "Trace.", lambda c, a: None, subcommands=(WALK, REG))
 NONE, FILENAME, EXPRESSION = 0, 1, 4
 
@@ -365,7 +374,14 @@ NONE, FILENAME, EXPRESSION = 0, 1, 4
         (REG, "VTC", "VTC", ["VTCR_EL2"]),
         (REG, "vtc", "vtc", ["VTCR_EL2"]),
         (REG, "NOTHING_LIKE_IT", "NOTHING_LIKE_IT", []),
+        (REG, "hcr_el2.tg", "tg", ["TGE"]),
+        (REG, "HCR_EL2.TGE", "HCR_EL2.TGE", ["HCR_EL2.TGE"]),
+        (REG, "NO_SUCH.", "", []),
+        (REG, "HCR_EL2 ", "", ["--csv", "--json", "--output", "--quiet"]),
         (AT, "S1", "S1", ["S1E1R", "S1E2R"]),
+        (AT, "S1E1R ", "", EXPRESSION),
+        (AT, "--ec hvc S1E1R $x", "x", EXPRESSION),
+        (AT, "--ec hv", "hv", ["hvc", "hvc32"]),
         (TRACE, "", "", ["reg", "walk"]),
         (TRACE, "w", "w", ["walk"]),
         (TRACE, "walk --regime ", "", ["EL1", "EL2", "EL3"]),
