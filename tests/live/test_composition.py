@@ -143,6 +143,8 @@ def test_from_python(session: GdbSession, at_store: Any) -> None:
             == wanted
         )
     session.run("python with hyp.stop() as stop: assert stop.el == 2 and stop.register('ESR_EL2')")
+    with pytest.raises(CommandError, match="this stop was lent for a question that is answered by now"):
+        session.python("__import__('__main__').stop.machine.memory.read(0x40000000, 8)")
     with pytest.raises(CommandError, match=r"there is no command 'wlak' \(did you mean walk\?\)"):
         session.python("__import__('gdbhyp.plugin.api').plugin.api.run('wlak 1')")
     with pytest.raises(CommandError, match="required: address"):

@@ -150,7 +150,7 @@ def test_jsonl_says_the_same(log: str, tmp_path: Path, capsys: pytest.CaptureFix
         (("export", "LOG", "--format", "csv"), 2, "export needs --format"),
         (("export", "LOG", "--format", "csv", "-o", "LOG"), 2, "is the trace itself"),
         (("export", "LOG", "--format", "csv", "-o", "/nowhere/out"), 3, "cannot write /nowhere/out"),
-        (("show", "LOG", "--ec", "x"), 2, "--ec takes a number"),
+        (("show", "LOG", "--ec", "x"), 2, "--ec takes an exception class"),
         (("show", "LOG", "--ipa", "20-10"), 2, "the range 20-10 is empty"),
         (("shwo",), 2, "did you mean show"),
         ((), 2, "a subcommand is missing"),
