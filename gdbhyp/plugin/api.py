@@ -39,6 +39,7 @@ def run(line: str) -> Any:
 
     :raises GdbhypError: if there is no answer; UsageError if the line is wrong.
     """
+    from gdbhyp.commands.parsing import split_words
     from gdbhyp.commands.registry import COMMANDS
 
     name, _, arguments = line.strip().partition(" ")
@@ -50,7 +51,7 @@ def run(line: str) -> Any:
         raise UsageError(
             f"there is no command '{name}'{did_you_mean(name, known)}: say one of {', '.join(known)}"
         )
-    return giving_back(lambda: answer(command, f"hyp-{name}", arguments))
+    return giving_back(lambda: answer(command, f"hyp-{name}", split_words(arguments)))
 
 
 def last() -> Any:

@@ -136,17 +136,17 @@ def run(command: Command, name: str, line: str, from_tty: bool = False) -> None:
             present(remember(report), how, Screen(gdb.write, context.warn, screen.style(), context.progress))
 
 
-def answer(command: Command, name: str, line: str) -> Any:
-    """Parse ``line``, run the command and return its report, with all rows made.
+def answer(command: Command, name: str, words: list[str]) -> Any:
+    """Parse ``words``, run the command and return its report, with all rows made.
 
     :raises GdbhypError: with the sentence for the person.
     """
     import dataclasses
 
-    from gdbhyp.commands.parsing import parse_line
+    from gdbhyp.commands.parsing import select
     from gdbhyp.render.progress import Progress
 
-    chosen, arguments = parse_line(command, name, line)
+    chosen, arguments = select(command, name, words)
     with contextlib.ExitStack() as resources, gdb_errors():
         report = chosen.run(LiveContext(resources, Progress(None)), arguments)
         if isinstance(getattr(report, "rows", None), Iterator):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gdb
 
 from gdbhyp.commands.registry import COMMANDS
-from gdbhyp.plugin import functions, parameters, pipes
+from gdbhyp.plugin import functions, mi, parameters, pipes
 from gdbhyp.plugin.commands import GdbCommand
 from gdbhyp.plugin.prefix import Hyp
 
@@ -21,3 +21,4 @@ def load() -> None:
         in_gdb = {command.name: command for command in COMMANDS if command.in_gdb}
         _loaded.extend(GdbCommand(command) for command in in_gdb.values())
         _loaded.append(Hyp(in_gdb))
+        mi.register(list(in_gdb.values()))
