@@ -18,6 +18,7 @@ from gdbhyp.render.progress import Progress
 if TYPE_CHECKING:
     from gdbhyp.analyses.selftest import Oracle
     from gdbhyp.commands.declaration import Catcher, Tracer
+    from gdbhyp.commands.parameters import Parameter
     from gdbhyp.engine.stop import Stop
     from gdbhyp.render.style import Style
 
@@ -44,6 +45,9 @@ class CliContext:
 
     def kept(self) -> MutableMapping[str, Any]:
         raise UsageError("a map is kept in a file here: use --json --output FILE, which 'gdbhyp diff' reads")
+
+    def setting(self, parameter: Parameter) -> str:
+        return parameter.initial
 
     def tracer(self) -> Tracer:
         raise UsageError("recording needs a live target: use hyp-trace inside GDB, or name a trace file")
@@ -173,9 +177,14 @@ def _style() -> Style:
 
 def _help(names: list[str]) -> int:
     from gdbhyp.commands.help import help_text
+    from gdbhyp.commands.topic import TOPICS, page
 
     if names and names[0] in _LAUNCHERS:
         print(_LAUNCHERS[names[0]])
+    elif names and names[0] in ("--all", "--man"):
+        _reference(names[0])
+    elif names and names[0] in TOPICS:
+        print(page(names[0]))
     elif names:
         print(help_text(_command(names[0]), f"gdbhyp {names[0]}"))
     else:
@@ -183,8 +192,17 @@ def _help(names: list[str]) -> int:
         listed = {c.name: c.summary for c in COMMANDS if c.in_cli} | _LAUNCHERS
         for name, summary in listed.items():
             print(f"  {name:10} {summary}")
-        print("\n'gdbhyp help COMMAND' says more. Inside GDB, 'help hyp' does.")
+        print("\n'gdbhyp help COMMAND' says more; inside GDB, 'help hyp' does.")
+        print(f"'gdbhyp help TOPIC' explains: {', '.join(TOPICS)}.")
+        print("'gdbhyp help --all' is the whole reference, 'gdbhyp help --man' the same as a manual page.")
     return 0
+
+
+def _reference(form: str) -> None:
+    from gdbhyp import __version__
+    from gdbhyp.commands.reference import manual, reference
+
+    sys.stdout.write(f"{reference(COMMANDS)}\n" if form == "--all" else manual(COMMANDS, __version__))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
     from gdbhyp.analyses.selftest import Oracle
+    from gdbhyp.commands.parameters import Parameter
     from gdbhyp.engine.stop import Stop
     from gdbhyp.hypervisors.symbols import CodeRange
     from gdbhyp.trace.catching import CatchReport, Wanted
@@ -115,6 +116,10 @@ class Context(Protocol):
 
     def kept(self) -> MutableMapping[str, Any]:
         """Return what commands keep by name for later ones; UsageError in a sentence where nothing outlives one."""
+        ...
+
+    def setting(self, parameter: Parameter) -> str:
+        """Return what the person has chosen for a parameter, or what holds initially."""
         ...
 
     def tracer(self) -> Tracer:

@@ -40,9 +40,11 @@ def _run(context: Context, arguments: Namespace) -> Any:
 
 
 def _most_tables(context: Context, arguments: Namespace) -> int:
-    from gdbhyp.analyses.map import MOST_TABLES
+    from gdbhyp.commands.parameters import MAX_TABLES
 
-    return MOST_TABLES if arguments.max_tables is None else context.number(arguments.max_tables)
+    if arguments.max_tables is not None:
+        return context.number(arguments.max_tables)
+    return int(context.setting(MAX_TABLES))
 
 
 def _filter(context: Context, arguments: Namespace) -> Filter:
@@ -80,7 +82,10 @@ COMMAND = Command(
         Argument(("--memory",), "only this kind of memory", "choice", choices=("normal", "device")),
         Argument(("--min-size",), "only ranges of at least this many bytes", "number", metavar="BYTES"),
         Argument(
-            ("--max-tables",), "read at most this many tables, 4,194,304 if not said", "number", metavar="N"
+            ("--max-tables",),
+            "read at most this many tables; what 'set hyp max-tables' says, 4,194,304, if not said",
+            "number",
+            metavar="N",
         ),
         Argument(
             ("--save",),

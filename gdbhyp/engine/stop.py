@@ -24,8 +24,8 @@ class Stop:
     ``others()`` are the machine's other CPUs, and ``ram()`` the physical ranges (start, end) that hold memory, end
     exclusive and ascending, empty where that is not known. ``every_register()`` are all that the target shows of this
     CPU, by the architecture's names and the target's, and ``versions()`` names the programs that the target is made of.
-    ``memory_way()`` says in words how physical memory is read, nothing where there is only one way.
-    ``vmcoreinfo`` is what a Linux dump says about its kernel, KEY=VALUE.
+    ``memory_way()`` says in words how physical memory is read, nothing where there is only one way. ``vmcoreinfo`` is
+    what a Linux dump says about its kernel, KEY=VALUE. ``assumed`` is the hypervisor that the person says it is.
     ``memo`` keeps what was computed about the machine for as long as it stands still; what is put there must not hold
     on to the target.
     """
@@ -42,6 +42,7 @@ class Stop:
     every_register: Callable[[], Mapping[str, int]] = dict
     versions: Callable[[], Mapping[str, str]] = dict
     vmcoreinfo: Mapping[str, str] | None = None
+    assumed: str | None = None
 
     def cpus(self) -> tuple[Stop, ...]:
         """Return every CPU of the machine, this one included, in ascending order."""

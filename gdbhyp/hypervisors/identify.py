@@ -8,8 +8,8 @@ under QEMU; none needs a symbol. What matches no pattern is unknown, and no gues
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, cast
 
 from gdbhyp.arch.regimes import Regime
 from gdbhyp.arch.spaces import PA
@@ -46,6 +46,17 @@ class Identity:
 
 def identify(stop: Stop) -> Identity:
     """Return which hypervisor owns EL2, "unknown" with the reason where nothing says so."""
+    found = _identify(stop)
+    if stop.assumed is None:
+        return found
+    said = f"'set hyp hypervisor {stop.assumed}' says so"
+    name = cast(Name, stop.assumed)
+    return replace(
+        found, name=name, evidence=(said, *found.evidence), protected=found.protected or name == "pkvm"
+    )
+
+
+def _identify(stop: Stop) -> Identity:
     hcr, vbar = stop.optional("HCR_EL2") or 0, stop.optional("VBAR_EL2")
     if not vbar:
         return Identity("unknown", ("VBAR_EL2 is zero: no hypervisor has set its vectors",))
@@ -62,6 +73,8 @@ def identify(stop: Stop) -> Identity:
 
 def is_xen(stop: Stop) -> bool:
     """Return whether Xen owns EL2; where its memory types are not in MAIR_EL2, no memory is read to say no."""
+    if stop.assumed is not None:
+        return stop.assumed == "xen"
     return stop.optional("MAIR_EL2") == _XEN_MAIR and identify(stop).name == "xen"
 
 

@@ -14,6 +14,7 @@ from gdbhyp.errors import GdbhypError, NoTarget, UsageError
 if TYPE_CHECKING:
     from gdbhyp.analyses.selftest import Oracle
     from gdbhyp.commands.declaration import Catcher, SymbolFiles, Tracer
+    from gdbhyp.commands.parameters import Parameter
     from gdbhyp.engine.stop import Stop
     from gdbhyp.render.progress import Progress
 
@@ -48,6 +49,11 @@ class LiveContext:
 
     def kept(self) -> MutableMapping[str, Any]:
         return _kept
+
+    def setting(self, parameter: Parameter) -> str:
+        from gdbhyp.plugin import parameters
+
+        return parameters.value(parameter)
 
     def tracer(self) -> Tracer:
         from gdbhyp.plugin.core import is_core

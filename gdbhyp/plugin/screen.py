@@ -6,14 +6,18 @@ import os
 
 import gdb
 
+from gdbhyp.commands.parameters import COLOUR
+from gdbhyp.plugin.parameters import value
 from gdbhyp.plugin.pipes import in_pipe_command
 from gdbhyp.render.progress import Progress
 from gdbhyp.render.style import Style
 
 
 def style() -> Style:
-    """Return how text is to be shown: coloured where GDB colours its own, on a terminal and not in a pipe."""
-    colour = bool(gdb.parameter("style enabled")) and os.isatty(1) and not in_pipe_command()
+    """Return how text is to be shown: by 'set hyp colour', or coloured where GDB colours its own, but in no pipe."""
+    chosen = value(COLOUR)
+    colour = bool(gdb.parameter("style enabled")) and os.isatty(1) if chosen == "auto" else chosen == "on"
+    colour = colour and not in_pipe_command()
     return Style(colour=colour, width=int(gdb.parameter("width") or 0))
 
 

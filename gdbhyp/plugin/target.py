@@ -16,6 +16,7 @@ from gdbhyp.plugin import parameters
 from gdbhyp.plugin.core import core_stop, is_core
 from gdbhyp.plugin.host_memory import Way, choose
 from gdbhyp.plugin.memo import stop_memo
+from gdbhyp.plugin.parameters import register_map
 from gdbhyp.plugin.remote import LOST, PhysicalMemory, RamMap, is_connected, send
 from gdbhyp.plugin.stub_names import integer_names, stub_names
 from gdbhyp.plugin.threads import borrowed_thread
@@ -24,7 +25,7 @@ from gdbhyp.render.style import escape
 _NOTHING = "nothing is being debugged: attach with 'target remote HOST:PORT' first"
 _NO_EL2 = (
     "the stub shows no EL2 registers: start QEMU with '-M virt,virtualization=on' and a CPU that has EL2, "
-    "for example '-cpu max'"
+    "for example '-cpu max'; for another stub, 'hyp-help stubs'"
 )
 
 
@@ -33,7 +34,8 @@ class FrameRegisters:
 
     def __init__(self, frame: gdb.Frame) -> None:
         self._frame = frame
-        self._known: dict[str, int | None] = {}
+        self._map = register_map()
+        self._known: dict[str, int | None] = {**self._map.values}
         self._shown = _register_names(frame.architecture())
 
     def get(self, name: str, /) -> int | None:
@@ -42,7 +44,10 @@ class FrameRegisters:
         return self._known[name]
 
     def _read(self, name: str) -> int | None:
-        for stub_name in stub_names(name):
+        command = self._map.monitor.get(name)
+        if command is not None:
+            return _printed(command)
+        for stub_name in (self._map.names.get(name, name), *stub_names(name)):
             if stub_name in self._shown:
                 with _watched():
                     try:
@@ -74,7 +79,8 @@ class FrameRegisters:
 
     def every(self) -> dict[str, int]:
         """Return every register that has an integer value, by each of its names."""
-        values = {name: self.get(name) for name in integer_names(self._shown)}
+        mapped = (*self._map.values, *self._map.monitor, *self._map.names)
+        values = {name: self.get(name) for name in (*integer_names(self._shown), *mapped)}
         return {name: value for name, value in values.items() if value is not None}
 
     def ask_stub(self) -> None:
@@ -85,6 +91,18 @@ class FrameRegisters:
         for stub_name in sorted(self._shown)[:_PROBES]:
             with contextlib.suppress(gdb.error):
                 self._frame.read_register(stub_name)
+
+
+def _printed(command: str) -> int | None:
+    """Return the register that a command of the stub's monitor prints, None if it prints none."""
+    from gdbhyp.commands.register_map import printed_value
+
+    try:
+        return printed_value(gdb.execute(f"monitor {command}", to_string=True))
+    except gdb.error as error:
+        if not is_connected():
+            raise NoTarget(LOST) from error
+        return None
 
 
 _names_of: dict[str, frozenset[str]] = {}
@@ -322,6 +340,7 @@ class _Cpus:
             memo={} if thread.is_running() else stop_memo(),
             every_register=registers.every,
             versions=_versions,
+            assumed=_assumed(),
         )
 
     def _all_but(self, number: int) -> list[Stop]:
@@ -338,6 +357,15 @@ def _versions() -> dict[str, str]:
         said = gdb.execute("monitor info version", to_string=True).split()
         found |= {"QEMU": said[0]} if said else {}
     return found
+
+
+def _assumed() -> str | None:
+    """Return which hypervisor the person says it is."""
+    from gdbhyp.commands.parameters import HYPERVISOR
+    from gdbhyp.plugin.parameters import value
+
+    said = value(HYPERVISOR)
+    return None if said == HYPERVISOR.initial else said
 
 
 def _cpu_of(thread: gdb.InferiorThread) -> int:
