@@ -38,11 +38,18 @@ def example_text(command: Command) -> str:
     return path.read_text(encoding="utf-8").rstrip("\n") if path.exists() else ""
 
 
-def _entry(argument: Argument) -> str:
+def entry_texts(argument: Argument) -> tuple[str, str]:
+    """Return an argument as it is typed, and what it is for."""
     names = ", ".join(argument.names) if not argument.positional else argument.shown.strip("[]")
     value = argument.metavar or argument.value.upper()
-    head = f"  {names} {value}" if argument.value and not argument.positional else f"  {names}"
     text = argument.help
     if argument.choices:
         text += f" ({', '.join(argument.choices)})"
-    return "\n".join([head, textwrap.fill(text, _WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6)])
+    return f"{names} {value}" if argument.value and not argument.positional else names, text
+
+
+def _entry(argument: Argument) -> str:
+    head, text = entry_texts(argument)
+    return "\n".join(
+        [f"  {head}", textwrap.fill(text, _WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6)]
+    )

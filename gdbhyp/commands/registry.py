@@ -18,6 +18,7 @@ from gdbhyp.commands import (
     snapshot,
     status,
     symbols,
+    topic,
     trace,
     walk,
 )
@@ -55,4 +56,5 @@ COMMANDS: tuple[Command, ...] = (
     offline(snapshot.COMMAND),
     annotate.COMMAND,
     selftest.COMMAND,
+    topic.COMMAND,
 )
