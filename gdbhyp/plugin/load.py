@@ -5,7 +5,7 @@ from __future__ import annotations
 import gdb
 
 from gdbhyp.commands.registry import COMMANDS
-from gdbhyp.plugin import functions, mi, parameters, pipes
+from gdbhyp.plugin import dap, functions, mi, parameters, pipes, tui
 from gdbhyp.plugin.commands import GdbCommand
 from gdbhyp.plugin.prefix import Hyp
 
@@ -18,6 +18,8 @@ def load() -> None:
         pipes.remember_inherited()
         parameters.register()
         functions.register()
+        tui.register()
+        dap.register()
         in_gdb = {command.name: command for command in COMMANDS if command.in_gdb}
         _loaded.extend(GdbCommand(command) for command in in_gdb.values())
         _loaded.append(Hyp(in_gdb))

@@ -21,6 +21,7 @@ from gdbhyp.trace.worlds import is_host_at_el2
 if TYPE_CHECKING:
     from gdbhyp.engine.stop import Stop
     from gdbhyp.trace.checking import CheckReport
+    from gdbhyp.trace.listing import EventRow
 
 
 class _Source(Protocol):
@@ -110,6 +111,11 @@ class LiveTracer:
         from gdbhyp.plugin.trace_check import check
 
         return check(runs)
+
+    @property
+    def has_recorded(self) -> bool:
+        """Whether there is a recording."""
+        return self._recording is not None
 
     def recording(self) -> Recording:
         """Return the recording, caught up with the target."""
@@ -376,6 +382,16 @@ def _ignore(tracer: LiveTracer) -> None:
 
 
 _tracer: list[LiveTracer] = []
+
+
+def recorded_exits(count: int) -> tuple[EventRow, ...] | None:
+    """Return the last exceptions that were recorded, None if nothing was ever recorded."""
+    from gdbhyp.trace.listing import row
+
+    if not _tracer or not _tracer[0].has_recorded:
+        return None
+    newest = _tracer[0].recording().newest(count)
+    return tuple(row(event, party, _tracer[0].symbol) for event, party in newest)
 
 
 def tracer() -> LiveTracer:

@@ -44,6 +44,17 @@ class Recording:
             if type(event) is Taken and party is not None:
                 yield event, settle(party)
 
+    def newest(self, count: int) -> list[tuple[Taken, Party]]:
+        """Return the last ``count`` exceptions, oldest first, without a look at all that are kept."""
+        settle = self.statistics.tracker.settle
+        found: list[tuple[Taken, Party]] = []
+        for event, party in reversed(self.kept):
+            if len(found) == count:
+                break
+            if type(event) is Taken and party is not None:
+                found.append((event, settle(party)))
+        return found[::-1]
+
     def judged(self) -> Iterator[Event]:
         """Yield the events that are kept, oldest first; exceptions say whom they interrupted."""
         settle = self.statistics.tracker.settle

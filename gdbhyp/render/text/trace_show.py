@@ -15,14 +15,17 @@ def render(report: ShowReport, style: Style) -> Iterator[str]:
     if not report.rows:
         yield "no recorded exception matches"
     else:
-        headers = ("#", "time", "CPU", "world", "PC", "what happened")
-        yield from style.table(
-            [_row(row, report.began_ns or 0, style) for row in report.rows], headers
-        ).splitlines()
+        yield from exit_lines(report.rows, report.began_ns or 0, style)
     if report.left_out:
         yield style.paint("dim", f"{report.left_out} earlier ones are not shown (--last N shows more)")
     for problem in report.problems:
         yield style.paint("note", f"note: {problem}")
+
+
+def exit_lines(rows: tuple[EventRow, ...], began_ns: int, style: Style) -> list[str]:
+    """Return exceptions as the lines of a table with headings; times count from ``began_ns``."""
+    headers = ("#", "time", "CPU", "world", "PC", "what happened")
+    return style.table([_row(row, began_ns, style) for row in rows], headers).splitlines() if rows else []
 
 
 def _row(row: EventRow, first: int, style: Style) -> list[str]:
