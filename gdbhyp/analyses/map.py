@@ -37,7 +37,7 @@ class MapRow:
     fields only, so that hundreds of thousands of them are printed quickly.
     """
 
-    json_varying: ClassVar = ("start", "end", "pa")
+    json_varying: ClassVar[tuple[str, ...]] = ("start", "end", "pa")
 
     start: Address
     end: Address

@@ -172,7 +172,8 @@ def _style() -> Style:
     from gdbhyp.render.style import Style
 
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
-    return Style(colour=colour)
+    width = os.get_terminal_size(1).columns if sys.stdout.isatty() else 0
+    return Style(colour=colour, width=width)
 
 
 def _help(names: list[str]) -> int:

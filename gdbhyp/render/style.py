@@ -50,6 +50,40 @@ def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
         yield "  ".join(cells).rstrip()
 
 
+_LEAST_ROOM = 16
+_INDENT = 2
+_PAINTED = re.compile(r"(\x1b\[[0-9;]*m)([^\x1b]*)(\x1b\[[0-9;]*m)")
+
+
+def _fitted(rows: Sequence[Sequence[str]], width: int) -> Sequence[Sequence[str]]:
+    """Return ``rows`` with their widest column broken into lines, where they would not fit into ``width``.
+
+    A broken cell goes on in rows whose other cells are empty. Where that column would become too narrow to be read,
+    the rows stay as they are.
+    """
+    widths = [max(len(_COLOUR.sub("", cell)) for cell in column) for column in zip(*rows, strict=True)]
+    excess = sum(widths) + 2 * (len(widths) - 1) + _INDENT - width
+    if not width or excess <= 0:
+        return rows
+    widest = widths.index(max(widths))
+    room = widths[widest] - excess
+    if room < _LEAST_ROOM:
+        return rows
+    return [line for row in rows for line in _broken(row, widest, room)]
+
+
+def _broken(row: Sequence[str], column: int, room: int) -> Iterator[list[str]]:
+    """Yield the row, and those that its cell at ``column`` goes on in."""
+    import textwrap
+
+    painted = _PAINTED.fullmatch(row[column])
+    before, text, after = painted.groups() if painted else ("", row[column], "")
+    pieces = [text] if "\x1b" in text else textwrap.wrap(text, room) or [""]
+    yield [*row[:column], before + pieces[0] + after, *row[column + 1 :]]
+    for piece in pieces[1:]:
+        yield [*[""] * column, before + piece + after, *[""] * (len(row) - column - 1)]
+
+
 @contextlib.contextmanager
 def _needed(package: str) -> Iterator[None]:
     """Say in a sentence that a package is missing, which inside GDB is easily so."""
@@ -92,13 +126,16 @@ class Style:
     def table(self, rows: Sequence[Sequence[str]], headers: Sequence[str] = ()) -> str:
         """Lay out ``rows`` in columns; cells are shown as they are, numbers are not reformatted.
 
+        What would be wider than the screen is broken in its widest column.
+
         Without headers it is a list of fields. That is laid out here, for a syndrome is decoded in less time than it
         takes to import tabulate.
         """
         if not headers:
-            return "\n".join(_aligned(rows))
+            return "\n".join(_aligned(_fitted(rows, self.width) if rows else rows))
         with _needed("tabulate"):
             from tabulate import tabulate
 
         head = [self.paint("heading", h) for h in headers]
-        return tabulate(rows, head, tablefmt="plain", disable_numparse=True)
+        fitted = [*_fitted([head, *rows], self.width)][1:] if self.width else rows
+        return tabulate(fitted, head, tablefmt="plain", disable_numparse=True)

@@ -116,3 +116,28 @@ def test_a_missing_package_is_one_sentence(monkeypatch: pytest.MonkeyPatch, pack
 )
 def test_sizes(size: int, text: str) -> None:
     assert size_text(size) == text
+
+
+@pytest.mark.parametrize("colour", [False, True])
+@pytest.mark.parametrize("headers", [(), ("name", "bits", "meaning")])
+def test_a_table_fits_the_screen(colour: bool, headers: tuple[str, ...]) -> None:
+    """The widest column is broken; nothing is lost, and no line is wider than the screen but for one indentation."""
+    wide = Style(colour=colour)
+    words = " ".join(f"word{n}" for n in range(20))
+    rows = [["EC", "[31:26]", wide.paint("note", words)], ["IL", "[25]", "short"]]
+    narrow = Style(colour=colour, width=60).table(rows, headers)
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", narrow)
+    assert max(map(len, plain.splitlines())) <= 58
+    assert re.findall(r"word\d+", plain) == words.split()
+    broken = [line for line in plain.splitlines() if "word" in line]
+    assert len(broken) > 1
+    assert len(plain.splitlines()) == bool(headers) + len(broken) + 1
+    assert narrow.count("\x1b[39;49;00m") - bool(headers and colour) * 3 == (len(broken) if colour else 0)
+    assert Style(colour=colour, width=0).table(rows, headers) == Style(colour=colour, width=999).table(
+        rows, headers
+    )
+
+
+def test_a_table_is_not_squeezed_into_nothing() -> None:
+    rows = [["a" * 40, "b" * 40, "c " * 20]]
+    assert Style(width=60).table(rows) == Style().table(rows)
