@@ -79,14 +79,19 @@ def pip(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+def build_wheel(sources: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Build the wheel of ``sources`` into ``folder``, with the setuptools at hand, or with one that pip fetches."""
+    build = ["wheel", "--no-deps", "--quiet", "--wheel-dir", str(folder), str(sources)]
+    at_hand = importlib.util.find_spec("setuptools") and importlib.util.find_spec("wheel")
+    return pip(*build, *(["--no-build-isolation"] if at_hand else []))
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel; built with the setuptools at hand, or with one that pip fetches."""
     folder = tmp_path_factory.mktemp("wheel")
     sources = copy_sources(folder / "sources")
-    build = ["wheel", "--no-deps", "--quiet", "--wheel-dir", str(folder), str(sources)]
-    at_hand = importlib.util.find_spec("setuptools") and importlib.util.find_spec("wheel")
-    made = pip(*build, *(["--no-build-isolation"] if at_hand else []))
+    made = build_wheel(sources, folder)
     if made.returncode:
         tools.missing(f"setuptools with wheel ({made.stderr.strip().splitlines()[-1:]})")
     return next(folder.glob("*.whl"))
@@ -137,15 +142,24 @@ def test_the_wheel_is_complete(wheel: Path) -> None:
     assert packaged(zipfile.ZipFile(wheel).namelist()) == in_tree()
 
 
-def test_the_source_distribution_is_complete(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source distribution."""
     if not importlib.util.find_spec("setuptools"):
         tools.missing("setuptools")
-    sources = copy_sources(tmp_path / "sources")
+    folder = tmp_path_factory.mktemp("sdist")
     program = "import sys, setuptools.build_meta as build; print(build.build_sdist(sys.argv[1]))"
     subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path)], cwd=sources, check=True, capture_output=True
+        [sys.executable, "-c", program, str(folder)],
+        cwd=copy_sources(folder / "sources"),
+        check=True,
+        capture_output=True,
     )
-    with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as archive:
+    return next(folder.glob("*.tar.gz"))
+
+
+def test_the_source_distribution_is_complete(sdist: Path) -> None:
+    with tarfile.open(sdist) as archive:
         names = [name.partition("/")[2] for name in archive.getnames()]
         files = [
             name
@@ -154,6 +168,37 @@ def test_the_source_distribution_is_complete(tmp_path: Path) -> None:
         ]
     assert packaged(files) == in_tree()
     assert {"pyproject.toml", "README.md", "LICENSE"} <= set(names)
+
+
+def test_a_wheel_of_the_source_distribution_is_the_same(sdist: Path, wheel: Path, tmp_path: Path) -> None:
+    made = pip(
+        "wheel", "--no-deps", "--quiet", "--no-build-isolation", "--wheel-dir", str(tmp_path), str(sdist)
+    )
+    assert made.returncode == 0, made.stderr
+    (own,) = tmp_path.glob("*.whl")
+    assert packaged(zipfile.ZipFile(own).namelist()) == packaged(zipfile.ZipFile(wheel).namelist())
+
+
+def test_with_its_own_gdb(wheel: Path, tmp_path: Path) -> None:
+    """pip install 'gdbhyp[gdb]' in a clean environment, dependencies and all, run as pipx does it: by a link."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv")], check=True)
+    venv = Venv(tmp_path / "venv")
+    done = pip("--python", str(venv.python), "install", "--quiet", f"gdbhyp[gdb] @ {wheel.as_uri()}")
+    if done.returncode:
+        tools.missing(f"a package index ({done.stderr.strip().splitlines()[-1:]})")
+    link = tmp_path / "bin" / "gdbhyp"
+    link.parent.mkdir()
+    link.symlink_to(venv.folder / "bin" / "gdbhyp")
+    command = [str(link), "gdb", "-nx", "-batch", "-ex", "show version", "-ex", SYNDROME]
+    said = subprocess.run(command, capture_output=True, text=True, env=clean_environment(), cwd=tmp_path)
+    assert "GNU gdb (GDB) 1" in said.stdout
+    check_loaded(said.stdout + said.stderr)
+    assert find_own_gdb(said.stdout) >= 16
+
+
+def find_own_gdb(version: str) -> int:
+    """Return the major version in what 'show version' printed."""
+    return int(version.split("GNU gdb (GDB) ")[1].split(".")[0])
 
 
 def test_a_wheel_in_gdb(installed: Venv, tmp_path: Path) -> None:
