@@ -171,9 +171,7 @@ def test_the_source_distribution_is_complete(sdist: Path) -> None:
 
 
 def test_a_wheel_of_the_source_distribution_is_the_same(sdist: Path, wheel: Path, tmp_path: Path) -> None:
-    made = pip(
-        "wheel", "--no-deps", "--quiet", "--no-build-isolation", "--wheel-dir", str(tmp_path), str(sdist)
-    )
+    made = build_wheel(sdist, tmp_path)
     assert made.returncode == 0, made.stderr
     (own,) = tmp_path.glob("*.whl")
     assert packaged(zipfile.ZipFile(own).namelist()) == packaged(zipfile.ZipFile(wheel).namelist())
