@@ -7,10 +7,9 @@ import subprocess
 
 import pytest
 
-from gdbhyp.cli.main import main
+from gdbhyp.cli.main import COMMANDS, main
 from gdbhyp.commands.parameters import PARAMETERS
 from gdbhyp.commands.reference import manual, names, reference
-from gdbhyp.commands.registry import COMMANDS
 from gdbhyp.commands.topic import TOPICS, page, source
 
 ALL = reference(COMMANDS)
