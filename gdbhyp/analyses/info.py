@@ -75,7 +75,7 @@ def info(dump: Dump) -> InfoReport:
         file=dump.name,
         form=dump.form,
         size=_size(dump.name),
-        memory=sum(end - start for start, end in dump.ranges),
+        memory=sum(end - start for start, end in dump.ranges) if dump.held is None else dump.held,
         ram=sum(end - start for start, end in dump.ram),
         ranges=tuple(DumpRange(PA(start), PA(end)) for start, end in dump.ranges),
         cpus=tuple(_cpu(dump, number) for number in range(len(dump.cpus))),

@@ -8,14 +8,10 @@ said on standard error.
 from __future__ import annotations
 
 import contextlib
-import json
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from gdbhyp.commands.declaration import Argument, Command, Context
@@ -73,6 +69,8 @@ def _whole_number(option: str, text: str | None, most: int) -> int | None:
 
 def _answered(results: str, question: str) -> set[str]:
     """Return the dumps that a file of rows has an answer for; a half line at its end is of a run that was ended."""
+    import json
+
     found = set()
     with contextlib.suppress(FileNotFoundError), open(results, encoding="utf-8", errors="replace") as file:
         for line in file:
@@ -120,6 +118,9 @@ def _local(dump: str) -> Iterator[str]:
     if "://" not in dump:
         yield dump
         return
+    import tempfile
+    from pathlib import Path
+
     url, at, address = dump.rpartition("@") if _has_address(dump) else (dump, "", "")
     filesystem, path = _fsspec().core.url_to_fs(url)
     with tempfile.TemporaryDirectory(prefix="gdbhyp-") as folder:
@@ -138,6 +139,9 @@ def _has_address(dump: str) -> bool:
 
 
 def _ask(words: Sequence[str], path: str, seconds: int | None) -> dict[str, Any]:
+    import json
+    import subprocess
+
     name, *rest = words
     target = ["--dump", path] if name in _WITH_OPTION else [path]
     command = [sys.executable, "-m", "gdbhyp.cli.main", name, *target, *rest, "--json"]
@@ -198,6 +202,8 @@ def _lines(
     context: Context, question: str, rows: Iterator[dict[str, Any]], total: int, results: str | None
 ) -> Iterator[str]:
     """Yield the rows as text, and append each to the file of results the moment it is there."""
+    import json
+
     with contextlib.ExitStack() as stack:
         file = None
         if results:

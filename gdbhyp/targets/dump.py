@@ -26,7 +26,8 @@ class Dump:
 
     ``cpus`` are the registers of each CPU by name, in order; empty if the files have none. ``selected`` is the CPU that
     a question is about unless another is chosen. ``ranges`` are the physical ranges [start, end) with contents, ``ram``
-    those that are known to be memory, contents or not. ``problems`` are sentences about what is missing.
+    those that are known to be memory, contents or not. ``held`` is how many bytes of ``ranges`` are in the files, where
+    that is not all. ``problems`` are sentences about what is missing.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Dump:
     vmcoreinfo: Mapping[str, str] | None = None
     snapshot: Snapshot | None = None
     problems: tuple[str, ...] = ()
+    held: int | None = None
     memo: MutableMapping[object, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def stop(self, cpu: int | None = None, given: Mapping[str, int] | None = None) -> Stop:
@@ -112,7 +114,12 @@ def open_dump(name: str, more: Sequence[str] = ()) -> Dump:
         vmcoreinfo=next((part.vmcoreinfo for part in parts if part.vmcoreinfo), None),
         snapshot=described.snapshot,
         problems=tuple(p for part in parts for p in part.problems),
+        held=sum(_held(part) for part in parts),
     )
+
+
+def _held(dump: Dump) -> int:
+    return sum(end - start for start, end in dump.ranges) if dump.held is None else dump.held
 
 
 class Joined:
@@ -204,6 +211,7 @@ def _kdump_dump(name: str) -> Dump:
         cpus=said.cpus,
         vmcoreinfo=notes.vmcoreinfo(dump.vmcoreinfo) if dump.vmcoreinfo else said.vmcoreinfo,
         problems=dump.problems,
+        held=dump.memory.held(),
     )
 
 

@@ -168,6 +168,10 @@ class KdumpMemory:
                 return ()
         return merged(found)
 
+    def held(self) -> int:
+        """Return how many bytes of memory this file holds; those of pages that were left out are not among them."""
+        return (self._rank(self._layout.last) - self._rank(self._layout.first)) * self._layout.block
+
     def _runs(self, bitmap: int) -> Iterator[tuple[int, int]]:
         """Yield the runs [first, last) of page frames whose bit is set; one at a piece's edge comes in two."""
         for at in range(0, (self._layout.frames + 7) // 8, _PIECE):

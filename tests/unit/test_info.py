@@ -108,6 +108,15 @@ def test_controls(changed: dict[str, str], t1sz: int, granule: int, ds: int) -> 
     assert found.tcr >> 7 & 1, "the lower range is not the kernel's, and has no root"
 
 
+@pytest.mark.parametrize(("t1sz", "offset"), [(16, 0x1E00), (12, 0)])
+def test_a_52_bit_kernel_on_48_bits(t1sz: int, offset: int) -> None:
+    """With 64 KiB pages the table has 1024 entries, of which 48 bits need the last 64."""
+    changed = {"PAGESIZE": "65536", "NUMBER(VA_BITS)": "52", "NUMBER(TCR_EL1_T1SZ)": hex(t1sz << 16)}
+    found = from_vmcoreinfo(INFO | changed)
+    assert found is not None
+    assert found.ttbr1 == ROOT + offset
+
+
 def test_older_kernels_say_va_bits() -> None:
     found = from_vmcoreinfo({k: v for k, v in INFO.items() if "T1SZ" not in k} | {"NUMBER(VA_BITS)": "39"})
     assert found is not None

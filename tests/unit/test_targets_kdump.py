@@ -54,7 +54,9 @@ def test_cpus(tmp_path: Path) -> None:
 def test_filtered(tmp_path: Path) -> None:
     """A page that makedumpfile left out exists: what was in it is not known."""
     left_out = frozenset({BASE // BLOCK + 1})
-    memory = open_dump(kdump(tmp_path / "kdump", {BASE: words(3)}, left_out=left_out)).memory
+    dump = open_dump(kdump(tmp_path / "kdump", {BASE: words(3)}, left_out=left_out))
+    assert (dump.held, dump.ranges) == (3 * BLOCK, ((BASE, BASE + 4 * BLOCK),))
+    memory = dump.memory
     assert memory.read(BASE + 2 * BLOCK, 4) == words(3)[2 * BLOCK :][:4]
     with pytest.raises(MemoryUnavailable, match="left out of the dump") as caught:
         memory.read(BASE, 2 * BLOCK)
@@ -68,6 +70,7 @@ def test_split(tmp_path: Path) -> None:
     parts = [(first, first + 3), (first + 3, first + 8)]
     names = [kdump(tmp_path / str(part[0]), {BASE: data}, split=part) for part in parts]
     assert open_dump(names[0], names[1:]).memory.read(BASE, len(data)) == data
+    assert [open_dump(name).held for name in names] == [3 * BLOCK, 5 * BLOCK]
     with pytest.raises(MemoryUnavailable, match="another file of this dump"):
         open_dump(names[0]).memory.read(BASE, len(data))
 

@@ -20,6 +20,9 @@ from gdbhyp.hypervisors.linux.kernel import NoKernel, find_kernel
 _T1SZ, _EPD0, _TG1, _IPS, _DS = Bits(21, 16), bit(7), Bits(31, 30), Bits(34, 32), bit(59)
 _TG1_OF = {4096: 0b10, 16384: 0b01, 65536: 0b11}
 _IPS_52 = 6
+# A kernel for 52-bit addresses and 64 KiB pages, on a processor with 48: its TTBR1_EL1 leads to the last 64 of the 1024
+# entries (arch/arm64/include/asm/assembler.h, offset_ttbr1).
+_OFFSET_4852 = (1024 - 64) * 8
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,8 @@ def from_vmcoreinfo(info: Mapping[str, str] | None) -> KernelRoots | None:
     if page not in _TG1_OF:
         raise BadInput(f"VMCOREINFO is damaged: PAGESIZE is {page}")
     t1sz = _t1sz(info)
+    if page == 65536 and t1sz == 16 and info.get("NUMBER(VA_BITS)") == "52":
+        root += _OFFSET_4852
     large_va = t1sz < 16
     tcr = _T1SZ.put(t1sz) | _EPD0.put(1) | _TG1.put(_TG1_OF[page]) | _IPS.put(_IPS_52)
     if large_va and page != 65536:
