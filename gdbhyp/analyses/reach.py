@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from gdbhyp.analyses.trees import MOST_TABLES, Tree, Trees, trees_of
 from gdbhyp.engine.census import Census, Table, census
 from gdbhyp.engine.map import MappedRange
+from gdbhyp.engine.ranges import Ranges, union
 from gdbhyp.engine.reverse import ReverseMap
 from gdbhyp.engine.stop import Stop
 from gdbhyp.errors import GdbhypError
@@ -19,6 +21,11 @@ class Indexed:
     tree: Tree
     map: ReverseMap
     census: Census
+
+    @cached_property
+    def tables(self) -> Ranges:
+        """Where its tables are in physical memory."""
+        return union(piece for table in self.census.tables for piece in table.pieces)
 
 
 @dataclass(frozen=True)

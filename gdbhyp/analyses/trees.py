@@ -55,6 +55,11 @@ class Tree:
         return f"VM {self.vm}" if self.who == "vm" else self.who
 
     @property
+    def vms(self) -> tuple[int, ...]:
+        """The VM that it belongs to, or none."""
+        return () if self.vm is None else (self.vm,)
+
+    @property
     def label(self) -> str:
         """The tree in words: "host stage 1 (TTBR1_EL1)", "VM 3 stage 2"."""
         if self.stages == "2":

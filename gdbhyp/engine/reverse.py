@@ -16,16 +16,19 @@ from gdbhyp.engine.mapped import MappedRange, Problem, Shape
 from gdbhyp.engine.ranges import Ranges, joined
 
 MOST_PROBLEMS = 1000
+MOST_RANGES = 1 << 23
+"""Enough for 32 GiB of pages of which no two are neighbours; tables that point to themselves unfold into more."""
 
 
 class ReverseMap:
     """A tree's ranges by output address.
 
     ``problems`` are the first ``MOST_PROBLEMS`` parts that could not be followed, ``problem_count`` is how many
-    there were. ``shapes`` are the different kinds of ranges, each as the first range of that kind.
+    there were; where there are more than ``most`` ranges, the last one says so. ``shapes`` are the different kinds of
+    ranges, each as the first range of that kind.
     """
 
-    def __init__(self, items: Iterable[MappedRange | Problem]) -> None:
+    def __init__(self, items: Iterable[MappedRange | Problem], most: int = MOST_RANGES) -> None:
         self.problems: list[Problem] = []
         self.problem_count = 0
         self.shapes: list[MappedRange] = []
@@ -34,14 +37,14 @@ class ReverseMap:
         self._sizes = array("Q")
         self._kinds = array("I")
         self._repeated: dict[int, int] = {}
-        self._read(items)
+        self._read(items, most)
         self._classes = self._sort()
         self._covered: dict[frozenset[int], Ranges] = {}
 
     def __len__(self) -> int:
         return len(self._outputs)
 
-    def _read(self, items: Iterable[MappedRange | Problem]) -> None:
+    def _read(self, items: Iterable[MappedRange | Problem], most: int) -> None:
         numbers: dict[Shape, int] = {}
         outputs, inputs, sizes, kinds = self._outputs, self._inputs, self._sizes, self._kinds
         for item in items:
@@ -50,6 +53,10 @@ class ReverseMap:
                 if len(self.problems) < MOST_PROBLEMS:
                     self.problems.append(item)
                 continue
+            if len(outputs) == most:
+                self.problem_count += 1
+                self.problems.append(_beyond(item))
+                break
             kind = numbers.get(item.shape)
             if kind is None:
                 kind = numbers[item.shape] = len(self.shapes)
@@ -142,3 +149,8 @@ class ReverseMap:
             if kind in kinds:
                 by_offset.setdefault(at - output, []).append((output, output + size))
         return {offset: joined(ranges) for offset, ranges in by_offset.items()}
+
+
+def _beyond(item: MappedRange) -> Problem:
+    text = "there are more ranges than are looked at"
+    return Problem("budget", item.start, Address(1 << 64), None, None, "", None, text)

@@ -104,6 +104,20 @@ def test_problems_are_counted() -> None:
     assert (found.problem_count, len(found)) == (1, 1)
 
 
+def test_too_many_ranges_are_a_problem() -> None:
+    tables = tree()
+    for page in range(6):
+        tables.map(page * PAGE, (20 - 2 * page) * PAGE, 3, RW2)
+    found = ReverseMap(map_stage(machine(tables), Regime.EL10, 2), most=4)
+    assert (len(found), found.problem_count) == (4, 1)
+    (problem,) = found.problems
+    assert (problem.kind, problem.start, problem.text) == (
+        "budget",
+        4 * PAGE,
+        "there are more ranges than are looked at",
+    )
+
+
 sets = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), max_size=8)
 
 

@@ -137,7 +137,7 @@ def stage2_type(world: World) -> Iterator[Finding]:
                     f"{each.tree.owner} {words}",
                     ranges,
                     [*world.evidence_at([each], first, wanted), *world.evidence_at(trees, first, _mapped)],
-                    vms=[each.tree.vm] if each.tree.vm is not None else [],
+                    vms=each.tree.vms,
                 )
 
 

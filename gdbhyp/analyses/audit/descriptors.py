@@ -21,11 +21,6 @@ _FORMATS = "Arm ARM (DDI 0487), D8.3 Translation table descriptor formats"
 _SHOWN = 8
 
 
-def _audited(world: World) -> tuple[Indexed, ...]:
-    """The trees that the hypervisor and the host are answerable for: all but guests' own."""
-    return tuple(e for e in world.reach.indexed if e.tree.who != "vm" or e.tree.stages == "2")
-
-
 def _first(each: Indexed) -> Stage1Params:
     return walker(each.tree.machine, each.tree.regime).first(1 << 55 if each.tree.upper else 0)
 
@@ -59,14 +54,14 @@ def _about_kinds(
         rule.severity,
         f"{each.tree.label} has {count} descriptor{'s' if count > 1 else ''} {words}",
         evidence,
-        vms=[each.tree.vm] if each.tree.vm is not None else [],
+        vms=each.tree.vms,
         explanation=explanation,
     )
 
 
 def global_user_pages(world: World) -> Iterator[Finding]:
     """Pages of a process that match every ASID."""
-    for each in _audited(world):
+    for each in world.audited:
         if each.tree.stages == "2" or each.tree.upper is not False or each.tree.who != "host":
             continue
         params = _first(each)
@@ -92,7 +87,7 @@ def access_flag(world: World) -> Iterator[Finding]:
 
 def dirty_bit(world: World) -> Iterator[Finding]:
     """DBM where the processor does not update descriptors."""
-    for each in _audited(world):
+    for each in world.audited:
         if each.tree.stages == "2":
             second = _second(each)
             off, dbm = not (second.ha and second.hd) and not second.s2pie, stage2.DBM
@@ -109,7 +104,7 @@ def dirty_bit(world: World) -> Iterator[Finding]:
 
 def reserved_types(world: World) -> Iterator[Finding]:
     """Valid descriptors that are none of their level, or point beyond the output address size."""
-    for each in _audited(world):
+    for each in world.audited:
         kinds = [kind for kind in each.census.kinds if kind.reserved]
         yield from _about_kinds(
             RESERVED, each, kinds, "whose type is reserved at their level: an access faults"
@@ -133,7 +128,7 @@ def reserved_types(world: World) -> Iterator[Finding]:
                 f"{each.tree.label} has {len(beyond)} descriptor{'s' if len(beyond) > 1 else ''} with an address "
                 "beyond the output address size: an access faults",
                 evidence,
-                vms=[each.tree.vm] if each.tree.vm is not None else [],
+                vms=each.tree.vms,
             )
 
 
@@ -143,7 +138,7 @@ def reserved_attributes(world: World) -> Iterator[Finding]:
     def is_reserved(kind: MappedRange) -> bool:
         return bool(kind.page_size) and "reserved" in f"{kind.memory} {kind.shareability}"
 
-    for each in _audited(world):
+    for each in world.audited:
         ranges = each.map.covered(is_reserved)
         if ranges:
             yield about_memory(
@@ -152,13 +147,13 @@ def reserved_attributes(world: World) -> Iterator[Finding]:
                 f"{each.tree.label} has mappings with a reserved memory type or shareability",
                 ranges,
                 world.evidence_at([each], ranges[0][0], is_reserved),
-                vms=[each.tree.vm] if each.tree.vm is not None else [],
+                vms=each.tree.vms,
             )
 
 
 def contiguous(world: World) -> Iterator[Finding]:
     """Contiguous bits in runs that are not the same all through."""
-    for each in _audited(world):
+    for each in world.audited:
         if each.tree.stages == "both":
             continue
         granule = (_second(each) if each.tree.stages == "2" else _first(each)).tgx
@@ -177,7 +172,7 @@ def contiguous(world: World) -> Iterator[Finding]:
                 "are not whole, aligned and uniform",
                 ranges,
                 [world.evidence(each.tree, found) for found in broken[:_SHOWN]],
-                vms=[each.tree.vm] if each.tree.vm is not None else [],
+                vms=each.tree.vms,
             )
 
 

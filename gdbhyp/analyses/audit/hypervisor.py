@@ -163,7 +163,7 @@ def device_executable(world: World) -> Iterator[Finding]:
                 f"{each.tree.label} maps Device memory executable",
                 ranges,
                 world.evidence_at([each], ranges[0][0], executes),
-                vms=[each.tree.vm] if each.tree.vm is not None else [],
+                vms=each.tree.vms,
                 explanation=_STAGE1_XN if each.tree.stages == "2" else "",
             )
 
@@ -188,7 +188,7 @@ def device_cacheable(world: World) -> Iterator[Finding]:
                 f"{each.tree.label} maps addresses cacheable at which the machine has no memory",
                 ranges,
                 world.evidence_at([each], ranges[0][0], cacheable),
-                vms=[each.tree.vm] if each.tree.vm is not None else [],
+                vms=each.tree.vms,
                 explanation="right for a ROM or flash",
             )
 

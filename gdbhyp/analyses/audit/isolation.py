@@ -117,7 +117,7 @@ def vm_reaches_tables(world: World) -> Iterator[Finding]:
     for each in world.vms:
         reached = each.map.covered(is_memory)
         for other in owners:
-            for written, ranges in _by_writing(intersection(reached, tables_of([other])), [each]):
+            for written, ranges in _by_writing(intersection(reached, other.tables), [each]):
                 if ranges:
                     yield _tables_reached(world, each, other, ranges, written)
 

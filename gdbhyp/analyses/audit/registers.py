@@ -141,7 +141,7 @@ def stage2_misprogrammed(world: World) -> Iterator[Finding]:
                     "high",
                     f"{each.tree.label}: {problem.text} (VTCR_EL2 = {vtcr:#x})",
                     [],
-                    vms=[each.tree.vm] if each.tree.vm is not None else [],
+                    vms=each.tree.vms,
                 )
 
 

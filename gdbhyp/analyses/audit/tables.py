@@ -11,7 +11,6 @@ from gdbhyp.analyses.audit.world import (
     descriptor_evidence,
     is_memory,
     register_evidence,
-    tables_of,
 )
 from gdbhyp.analyses.reach import Indexed
 from gdbhyp.analyses.trees import root_of
@@ -32,17 +31,13 @@ _WALKS = {
 """Cacheability of walks in VTCR_EL2 and TCR_EL2, by whether it is that of the upper range."""
 
 
-def _audited(world: World) -> tuple[Indexed, ...]:
-    return tuple(e for e in world.reach.indexed if e.tree.who != "vm" or e.tree.stages == "2")
-
-
 def _table_evidence(each: Indexed, table: Table) -> str:
     return f"level-{table.level} table at {each.census.space} {table.address:#x}, for {table.start:#x} on"
 
 
 def outside_memory(world: World) -> Iterator[Finding]:
     """Tables where the machine has no memory, or none that can be read."""
-    for each in _audited(world):
+    for each in world.audited:
         if each.tree.stages == "both":
             continue
         unreadable = {table.address for table, _ in each.census.unreadable}
@@ -68,13 +63,13 @@ def outside_memory(world: World) -> Iterator[Finding]:
                     )
                     for table in bad[:_SHOWN]
                 ],
-                vms=[each.tree.vm] if each.tree.vm is not None else [],
+                vms=each.tree.vms,
             )
 
 
 def two_levels(world: World) -> Iterator[Finding]:
     """One table used as tables of different levels, or by trees of different owners."""
-    for each in _audited(world):
+    for each in world.audited:
         levels: dict[int, Table] = {}
         for table in each.census.tables:
             other = levels.setdefault(table.address, table)
@@ -95,7 +90,7 @@ def two_levels(world: World) -> Iterator[Finding]:
                         )
                         for one in (other, table)
                     ],
-                    vms=[each.tree.vm] if each.tree.vm is not None else [],
+                    vms=each.tree.vms,
                     explanation="a table that points to itself, to see the tables through it, does this on purpose",
                 )
                 break
@@ -103,10 +98,10 @@ def two_levels(world: World) -> Iterator[Finding]:
 
 def shared_tables(world: World) -> Iterator[Finding]:
     """Tables that two VMs, or a VM and somebody else, translate by."""
-    for first, second in combinations(_audited(world), 2):
+    for first, second in combinations(world.audited, 2):
         if first.tree.owner == second.tree.owner or "vm" not in (first.tree.who, second.tree.who):
             continue
-        ranges = intersection(tables_of([first]), tables_of([second]))
+        ranges = intersection(first.tables, second.tables)
         if ranges:
             at = ranges[0][0]
             yield about_memory(
@@ -127,7 +122,7 @@ def shared_tables(world: World) -> Iterator[Finding]:
                     for table in each.census.tables
                     if any(a <= at < b for a, b in table.pieces)
                 ],
-                vms=[each.tree.vm for each in (first, second) if each.tree.vm is not None],
+                vms=[*first.tree.vms, *second.tree.vms],
             )
 
 
@@ -145,7 +140,7 @@ def walk_cacheability(world: World) -> Iterator[Finding]:
         value = tree.machine.registers.get(name) or 0
         if inner(value) and outer(value):
             continue
-        ranges = intersection(tables_of([each]), written)
+        ranges = intersection(each.tables, written)
         if ranges:
             cpu = next(cpu for cpu in world.cpus if cpu.cpu == tree.cpu)
             yield about_memory(
@@ -155,7 +150,7 @@ def walk_cacheability(world: World) -> Iterator[Finding]:
                 "they are written",
                 ranges,
                 [register_evidence(cpu, name), *world.evidence_at(world.el2, ranges[0][0])],
-                vms=[tree.vm] if tree.vm is not None else [],
+                vms=tree.vms,
                 explanation="right where each change is cleaned to memory before it counts",
             )
 

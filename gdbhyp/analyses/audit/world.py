@@ -108,6 +108,11 @@ class World:
         """Stage 2 of each VM."""
         return tuple(each for each in self.reach.indexed if each.tree.who == "vm")
 
+    @cached_property
+    def audited(self) -> tuple[Indexed, ...]:
+        """What the hypervisor and the host answer for: all trees but guests' own."""
+        return tuple(e for e in self.reach.indexed if e.tree.who != "vm" or e.tree.stages == "2")
+
     # Whose memory is whose.
 
     @cached_property
@@ -224,7 +229,7 @@ def is_process(tree: Tree) -> bool:
 
 def tables_of(trees: Sequence[Indexed]) -> Ranges:
     """Return where the tables of trees are in physical memory."""
-    return union(piece for each in trees for table in each.census.tables for piece in table.pieces)
+    return union(piece for each in trees for piece in each.tables)
 
 
 def register_evidence(cpu: Stop, name: str, text: str = "") -> Evidence:
