@@ -61,6 +61,9 @@ class CliContext:
     def symbol_files(self) -> None:
         return None
 
+    def disassemble(self, code: bytes, address: int) -> list[str] | None:
+        return None
+
     def warn(self, sentence: str) -> None:
         self.progress.clear()
         _complain(sentence)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from gdbhyp.commands import roots
 from gdbhyp.commands.declaration import Argument, Command, Context
 from gdbhyp.commands.offline import DUMP_OPTION, OPTIONS, OfDump, open_stop
 from gdbhyp.errors import UsageError
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
 def _run_live(context: Context, arguments: Namespace) -> Any:
     from gdbhyp.analyses import at
 
-    return at.of_stop(context.stop(), arguments.op, context.number(arguments.address))
+    address = context.number(arguments.address)
+    asked = roots.vm_option(context, arguments)
+    return at.of_stop(asked.stop(), arguments.op, address)
 
 
 def _run_batch(context: Context, arguments: Namespace) -> Any:
@@ -42,6 +45,7 @@ LIVE = Command(
     summary="Say what an AT instruction would leave in PAR_EL1, without executing it.",
     run=_run_live,
     arguments=(
+        roots.VM,
         Argument(("op",), "the operation", metavar="OP", choices=_OPS),
         Argument(("address",), "the virtual address; an expression", "number", rest=True),
     ),

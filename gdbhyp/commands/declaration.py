@@ -103,6 +103,10 @@ class Context(Protocol):
         """Evaluate an integer argument as the front end's users write it; UsageError if it is none."""
         ...
 
+    def disassemble(self, code: bytes, address: int) -> list[str] | None:
+        """Return A64 ``code`` as a line of assembler for each instruction; None where there is no disassembler."""
+        ...
+
     def warn(self, sentence: str) -> None:
         """Tell the person something that does not belong to the answer."""
         ...

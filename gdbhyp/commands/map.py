@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 def _run(context: Context, arguments: Namespace) -> Any:
     from gdbhyp.analyses import map
 
-    stages = roots.stages_option(arguments, default=None)
+    stages = roots.stages_option(arguments, default="2" if arguments.vm and not arguments.regime else None)
+    context = roots.vm_option(context, arguments, vcpu_matters=stages != "2")
     given = roots.roots_option(context, arguments)
     start, end = parse_range(context, arguments.range) if arguments.range else (None, None)
     question = map.Question(
@@ -65,6 +66,7 @@ COMMAND = Command(
         Argument(("--stage1",), "stage 1 alone: in the EL1&0 regime, VA to IPA"),
         Argument(("--stage2",), "stage 2: IPA to PA, also while HCR_EL2.VM is 0"),
         Argument(("--both",), "both stages of the EL1&0 regime together: VA to PA"),
+        roots.VM,
         roots.REGIME,
         *roots.ROOTS,
         Argument(
@@ -96,8 +98,8 @@ COMMAND = Command(
     ),
     description="""
 Without a choice, the table of the current regime is shown, in the EL1&0 regime with stage 2 on both stages
-together. Neighbouring entries with the same attributes are one row; ends are exclusive. Rights are those of
-the privileged level, then those of EL0 behind a slash. A table that cannot be read, a reserved descriptor, or
-Ctrl-C loses nothing else: what is missing is said at the end.
+together; with --vm it is that VM's stage 2. Neighbouring entries with the same attributes are one row; ends are
+exclusive. Rights are those of the privileged level, then those of EL0 behind a slash. A table that cannot be read, a
+reserved descriptor, or Ctrl-C loses nothing else: what is missing is said at the end.
 """,
 )

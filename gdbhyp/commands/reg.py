@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from gdbhyp.commands import roots
 from gdbhyp.commands.declaration import Argument, Command, Context
 from gdbhyp.errors import UsageError
 
@@ -24,7 +25,7 @@ def _run(context: Context, arguments: Namespace) -> Any:
     if len(arguments.register) > 1:
         raise UsageError("say one register or pattern, or values as NAME=VALUE")
     pattern = arguments.register[0] if arguments.register else ""
-    return registers.of_stop(context.stop(), pattern, verbose=arguments.verbose)
+    return registers.of_stop(roots.vm_option(context, arguments).stop(), pattern, verbose=arguments.verbose)
 
 
 def _pairs(words: list[str]) -> list[tuple[str, str]]:
@@ -53,6 +54,7 @@ COMMAND = Command(
             optional=True,
             repeated=True,
         ),
+        roots.VM,
         Argument(("-v", "--verbose"), "show every field, not only those that differ from their default"),
         Argument(("--e2h",), "with NAME=VALUE: use the layout for HCR_EL2.E2H = 1"),
     ),

@@ -20,6 +20,8 @@ from gdbhyp.commands import (
     symbols,
     topic,
     trace,
+    vcpu,
+    vms,
     walk,
 )
 from gdbhyp.commands.declaration import Command
@@ -48,6 +50,10 @@ COMMANDS: tuple[Command, ...] = (
     offline(audit.COMMAND),
     symbols.COMMAND,
     offline(symbols.COMMAND),
+    vms.COMMAND,
+    offline(vms.COMMAND),
+    vcpu.COMMAND,
+    offline(vcpu.COMMAND),
     trace.COMMAND,
     trace.OFFLINE,
     catch.COMMAND,

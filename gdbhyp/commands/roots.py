@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gdbhyp.commands.declaration import Argument, Context
 from gdbhyp.errors import UsageError
@@ -12,7 +12,14 @@ if TYPE_CHECKING:
 
     from gdbhyp.analyses.walk import Roots
     from gdbhyp.arch.regimes import Regime
+    from gdbhyp.engine.stop import Stop
 
+VM = Argument(
+    ("--vm",),
+    "ask VM N of hyp-vms, from any stop: as its vCPU V, or its first one, would translate",
+    "text",
+    metavar="N[.V]",
+)
 REGIME = Argument(
     ("--regime",),
     "the translation regime: EL1 (EL1&0), EL2 (EL2 or EL2&0, by HCR_EL2.E2H) or EL3; the current one if not said",
@@ -26,6 +33,50 @@ ROOTS = (
     Argument(("--vttbr",), "the stage-2 root, as a value of VTTBR_EL2", "number"),
     Argument(("--vtcr",), "the control of stage 2, as a value of VTCR_EL2", "number"),
 )
+
+
+class OfGuest:
+    """The front end's context, with a guest as the CPU that is asked; expressions stay those of the front end."""
+
+    def __init__(self, context: Context, stop: Stop) -> None:
+        self._context = context
+        self._stop = stop
+
+    def stop(self) -> Stop:
+        return self._stop
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+
+def vm_option(context: Context, arguments: Namespace, *, vcpu_matters: bool = True) -> Context:
+    """Return the context in which ``--vm`` is the CPU that is asked; the same one without the option.
+
+    Where the vCPU's registers are not live and ``vcpu_matters`` to the question, the person is told so.
+
+    :raises GdbhypError: if there is no such VM or vCPU.
+    """
+    if arguments.vm is None:
+        return context
+    from gdbhyp.analyses.vms import guest_of
+
+    number, vcpu = vm_number(arguments.vm)
+    found = guest_of(context.stop(), number, vcpu)
+    # JSON and CSV are for programs, which ask hyp-vms for the state of a vCPU.
+    if vcpu_matters and not (found.live or arguments.json or arguments.csv):
+        context.warn(f"the registers of VM {number} are {found.registers_from}")
+    return OfGuest(context, found.stop)
+
+
+def vm_number(text: str) -> tuple[int, int | None]:
+    """Return the VM and the vCPU of ``N`` or ``N.V``, None where no vCPU is said.
+
+    :raises UsageError: if it is neither.
+    """
+    number, separator, vcpu = text.partition(".")
+    if not (number.isascii() and number.isdigit()) or (separator and not (vcpu.isascii() and vcpu.isdigit())):
+        raise UsageError(f"'{text}' is no VM: say its number in hyp-vms, as 1, or that of a vCPU, as 1.0")
+    return int(number), int(vcpu) if separator else None
 
 
 def roots_option(context: Context, arguments: Namespace) -> Roots:
@@ -48,7 +99,8 @@ def host_roots(context: Context, arguments: Namespace, given: Roots) -> Roots | 
     from gdbhyp.hypervisors.linux.roots import kernel_roots
 
     stop = context.stop()
-    elsewhere = arguments.stage2 or arguments.both or arguments.regime in ("EL2", "EL3") or given.any
+    guest = arguments.vm is not None
+    elsewhere = guest or arguments.stage2 or arguments.both or arguments.regime in ("EL2", "EL3") or given.any
     if elsewhere or stop.origin == "live" or any(stop.optional(name) is not None for name in _OF_STAGE_1):
         return None
     found = kernel_roots(stop)

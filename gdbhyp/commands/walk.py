@@ -20,6 +20,7 @@ def _run(context: Context, arguments: Namespace) -> Any:
     from gdbhyp.arch.regimes import Regime
 
     address = context.number(arguments.address)
+    context = roots.vm_option(context, arguments, vcpu_matters=not arguments.stage2)
     regime = roots.regime_option(context, arguments)
     given = roots.roots_option(context, arguments)
     # The kernel's own tables are those of the upper range.
@@ -70,6 +71,7 @@ COMMAND = Command(
         Argument(("--stage1",), "only stage 1: VA to IPA in the EL1&0 regime"),
         Argument(("--stage2",), "only stage 2: IPA to PA, also while HCR_EL2.VM is 0"),
         Argument(("--both",), "stage 1 and, in the EL1&0 regime, stage 2 if it is on: the default"),
+        roots.VM,
         roots.REGIME,
         Argument(
             ("--access",),

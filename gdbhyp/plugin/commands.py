@@ -82,6 +82,11 @@ class LiveContext:
 
         return symbol_files()
 
+    def disassemble(self, code: bytes, address: int) -> list[str] | None:
+        from gdbhyp.plugin.disassembler import disassemble
+
+        return disassemble(code, address)
+
     def warn(self, sentence: str) -> None:
         from gdbhyp.render.style import escape
 

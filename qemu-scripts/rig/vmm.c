@@ -3,9 +3,10 @@
  * on its standard output everything that a debugger outside may be asked to find out: where the memory slots are,
  * what the guest's stage 1 maps, which page backs what, and each exit with the IPA that the kernel reported.
  *
- * usage: vmm [--vms N] [--vcpus N] [--memory MIB] [--mmu 0|1] [--wfi 0|1] [--spin N] [--tick-ms N]
+ * usage: vmm [--vms N] [--vcpus N] [--memory MIB] [--step MIB] [--mmu 0|1] [--wfi 0|1] [--spin N] [--tick-ms N]
  *            [--mmio-lines N] [--mmio-rate N] [--seconds N] [--rounds N]
  *
+ * --step MIB: each VM has this much more memory than the one before it.
  * --mmio-lines N: the first N exits of each vCPU get a line (0: all do), later ones --mmio-rate a second.
  * --seconds N, --rounds N: end after this time, or when each vCPU has made so many rounds of its loop.
  *
@@ -15,7 +16,7 @@
  *   code vm= spun=                                     the VA of an instruction that each round passes
  *   host exit=                                         the VA of the function in this program that handles MMIO exits
  *   page vm= ipa= pa=                                  the physical page behind an IPA, from /proc/self/pagemap
- *   mmio vm= vcpu= seq= ipa= len= write= data=         a KVM_EXIT_MMIO; seq counts those of the vCPU from 1
+ *   mmio vm= vcpu= seq= ipa= len= write= data= pc=     a KVM_EXIT_MMIO; seq counts those of the vCPU from 1
  *   count vm= vcpu= mmio= intr= rounds=                so far; every two seconds, and at the end
  *   kernel exits= hvc= wfi= wfe= mmio= signal=         at the end, when no vCPU runs any more: KVM's own counters of
  *                                                      all VMs, from debugfs
@@ -114,7 +115,7 @@ struct vcpu {
 
 extern const uint8_t guest_image[], guest_image_end[], guest_spun[];
 
-static long vms = 1, vcpus = 1, memory_mib = 16, mmu = 1, wfi = 1, spin = 300000, tick_ms = 10;
+static long vms = 1, vcpus = 1, memory_mib = 16, step_mib, mmu = 1, wfi = 1, spin = 300000, tick_ms = 10;
 static long mmio_lines = 64, mmio_rate = 20, seconds, rounds;
 static int kvm_fd;
 static volatile int ending;
@@ -237,7 +238,7 @@ static void make_vm(struct vm *vm, int number)
     vm->fd = ioctl(kvm_fd, KVM_CREATE_VM, 0);
     if (vm->fd < 0)
         die("KVM_CREATE_VM");
-    uint64_t ram = (uint64_t)memory_mib << 20, own = VA_OF_VM * number;
+    uint64_t ram = (uint64_t)(memory_mib + step_mib * number) << 20, own = VA_OF_VM * number;
     add_slot(vm, SLOT_RAM, IPA_RAM, ram, 0, 0);
     add_slot(vm, SLOT_ROM, IPA_ROM, PAGE * ROM_PAGES, KVM_MEM_READONLY, 0);
     add_slot(vm, SLOT_LOG, IPA_LOG, PAGE * LOG_PAGES, KVM_MEM_LOG_DIRTY_PAGES, 0);
@@ -290,6 +291,18 @@ static void make_vcpu(struct vcpu *vcpu, struct vm *vm, int number)
     set_core(vcpu->fd, offsetof(struct kvm_regs, regs.regs[0]), IPA_RAM + PARAMETERS + P_SIZE * number);
 }
 
+static uint64_t get_core(int fd, uint64_t offset)
+{
+    uint64_t value;
+    struct kvm_one_reg reg = {
+        .id = KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_CORE | offset / 4,
+        .addr = (uintptr_t)&value,
+    };
+    if (ioctl(fd, KVM_GET_ONE_REG, &reg))
+        die("KVM_GET_ONE_REG");
+    return value;
+}
+
 /* True when this exit may have its line: the first ones, and after them a few a second. */
 static int may_say(struct vcpu *vcpu)
 {
@@ -325,7 +338,8 @@ static void doorbell(struct vm *vm)
         die("mprotect");
 }
 
-__attribute__((noinline)) static void mmio_exit(struct vcpu *vcpu)
+/* A debugger that stops here has the vCPU in its first argument, and in its second one KVM's word for its guest's PC. */
+__attribute__((noinline)) static void mmio_exit(struct vcpu *vcpu, uint64_t pc)
 {
     struct kvm_run *run = vcpu->run;
     uint64_t data = 0, ipa = run->mmio.phys_addr;
@@ -337,8 +351,9 @@ __attribute__((noinline)) static void mmio_exit(struct vcpu *vcpu)
         memcpy(&data, run->mmio.data, run->mmio.len);
     }
     if (may_say(vcpu))
-        say("VMM mmio vm=%d vcpu=%d seq=%lu ipa=0x%llx len=%u write=%d data=0x%llx\n", vcpu->vm->number, vcpu->number,
-            vcpu->mmio, (unsigned long long)ipa, run->mmio.len, run->mmio.is_write, (unsigned long long)data);
+        say("VMM mmio vm=%d vcpu=%d seq=%lu ipa=0x%llx len=%u write=%d data=0x%llx pc=0x%llx\n", vcpu->vm->number,
+            vcpu->number, vcpu->mmio, (unsigned long long)ipa, run->mmio.len, run->mmio.is_write,
+            (unsigned long long)data, (unsigned long long)pc);
     if (!run->mmio.is_write)
         return;
     if (ipa == IPA_MMIO + MMIO_PANIC) {
@@ -364,7 +379,7 @@ static void *run_vcpu(void *argument)
         if (ioctl(vcpu->fd, KVM_RUN, 0) && errno != EINTR)
             die("KVM_RUN");
         if (vcpu->run->exit_reason == KVM_EXIT_MMIO) {
-            mmio_exit(vcpu);
+            mmio_exit(vcpu, get_core(vcpu->fd, offsetof(struct kvm_regs, regs.pc)));
         } else if (vcpu->run->exit_reason == KVM_EXIT_INTR) {
             vcpu->interrupted++;
         } else {
@@ -434,6 +449,7 @@ static const struct option {
     {"--vms", &vms, 1, MAX_VMS},
     {"--vcpus", &vcpus, 1, MAX_VCPUS},
     {"--memory", &memory_mib, 8, 256},
+    {"--step", &step_mib, 0, 64},
     {"--mmu", &mmu, 0, 1},
     {"--wfi", &wfi, 0, 1},
     {"--spin", &spin, 0, 1L << 40},

@@ -15,8 +15,9 @@ from kvm.rig import TARGETS, Rig, Target, boot, boot_xen, build_initramfs
 
 GDBINIT = tools.ROOT / "gdbhyp" / "gdbinit.py"
 
-# Two VMs, so that VMIDs differ; long spins, so that stops often find a guest; a line for each MMIO exit.
-OPTIONS = "rig.vms=2 rig.spin=1000000 rig.mmio-lines=0"
+# Two VMs of different sizes with two vCPUs each, so that VMIDs and MPIDRs differ; long spins, so that stops often find
+# a guest; a line for each MMIO exit; and some of the kernel's symbols.
+OPTIONS = "rig.vms=2 rig.vcpus=2 rig.step=8 rig.spin=1000000 rig.mmio-lines=0 symbols=997"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

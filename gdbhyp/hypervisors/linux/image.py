@@ -18,7 +18,7 @@ from gdbhyp.arch.regimes import Regime
 from gdbhyp.arch.worlds import Hcr, world_below
 from gdbhyp.engine.machine import Machine, Reader
 from gdbhyp.engine.stop import Stop
-from gdbhyp.engine.translate import translate
+from gdbhyp.engine.translate import explicit, translate
 from gdbhyp.engine.walk import setup
 from gdbhyp.errors import BadInput, GdbhypError, MemoryUnavailable
 from gdbhyp.hypervisors.linux import btf, kallsyms, ksymtab
@@ -238,8 +238,12 @@ def map_of(
             memory = of_host(machine, table.ttbr1, table.tcr)
             first = memory.physical(found.symbols.first)
             samples = (found.start, found.end - _PAGE, found.start + (found.symbols.base_offset or 0))
-            inside = [pa for pa in samples if pa >= first]
-            if inside and all(memory.physical(found.symbols.first + pa - first) == pa for pa in inside):
+            inside = [pa for pa in samples if first is not None and pa >= first]
+            if (
+                first is not None
+                and inside
+                and all(memory.physical(found.symbols.first + pa - first) == pa for pa in inside)
+            ):
                 return memory, first, table
     return None
 
@@ -248,7 +252,8 @@ def tables_in_image(machine: Machine, found: ReadOnly, controls: Iterable[int]) 
     """Yield pages behind the read-only data that could be the kernel's table: their entry for the image is a table."""
     for tcr in controls:
         try:
-            geometry = setup(of_host(machine, 0, tcr).machine.registers.get, Regime.EL10).half(upper=True)
+            registers = explicit(machine, Regime.EL10, ttbr1=0, tcr=tcr).registers
+            geometry = setup(registers.get, Regime.EL10).half(upper=True)
         except GdbhypError:
             continue
         level = geometry.levels[0]

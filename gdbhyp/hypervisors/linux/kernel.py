@@ -86,6 +86,11 @@ class Kernel:
         symbol, offset = found
         return f"{symbol.name}+{offset:#x}" if offset else symbol.name
 
+    @property
+    def page_shift(self) -> int:
+        """log2 of the kernel's page size: its granule in the upper range, TCR_EL1.TG1 [31:30]."""
+        return _GRANULES[self.memory.tcr >> 30 & 3]
+
     @cached_property
     def btf(self) -> Btf:
         """The kernel's types.
@@ -94,6 +99,8 @@ class Kernel:
         """
         return _types(self.image)
 
+
+_GRANULES = {0b10: 12, 0b01: 14, 0b11: 16}
 
 _parsed: dict[str, Btf] = {}
 

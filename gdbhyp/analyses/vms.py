@@ -1,0 +1,64 @@
+"""Every VM of the machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from gdbhyp.engine.stop import Stop
+from gdbhyp.errors import GdbhypError
+from gdbhyp.hypervisors.guest import Guest, guest
+from gdbhyp.hypervisors.vms import Vcpu, Vm, find_vms
+
+
+@dataclass(frozen=True)
+class VmsReport:
+    """The VMs; ``problems`` are sentences about what could not be looked at."""
+
+    kind: ClassVar[str] = "vms"
+    json_lines: ClassVar[bool] = True
+
+    rows: tuple[Vm, ...]
+    problems: tuple[str, ...] = ()
+    verbose: bool = field(default=False, metadata={"json": False})
+
+
+def vms(stop: Stop, *, verbose: bool = False) -> VmsReport:
+    """Return every VM that can be found; ``verbose`` asks text for the addresses of the hypervisor's objects."""
+    found = find_vms(stop)
+    return VmsReport(found.vms, found.problems, verbose)
+
+
+def vm_of(stop: Stop, number: int) -> Vm:
+    """Return the VM that ``hyp-vms`` shows with this number.
+
+    :raises GdbhypError: if there is none.
+    """
+    found = find_vms(stop)
+    for vm in found.vms:
+        if vm.vm == number:
+            return vm
+    known = f"VMs are {', '.join(str(vm.vm) for vm in found.vms)}" if found.vms else "no VM was found"
+    missing = f" ({'; '.join(found.problems)})" if found.problems else ""
+    raise GdbhypError(f"there is no VM {number}: {known}{missing}")
+
+
+def vcpu_of(vm: Vm, number: int) -> Vcpu:
+    """Return a VM's vCPU by its number.
+
+    :raises GdbhypError: if there is none.
+    """
+    for vcpu in vm.vcpus:
+        if vcpu.vcpu == number:
+            return vcpu
+    known = f"it has {', '.join(str(vcpu.vcpu) for vcpu in vm.vcpus)}" if vm.vcpus else "none is known"
+    raise GdbhypError(f"VM {vm.vm} has no vCPU {number}: {known}")
+
+
+def guest_of(stop: Stop, number: int, vcpu: int | None = None) -> Guest:
+    """Return a VM's vCPU, its first one if none is said, as a Stop of its own.
+
+    :raises GdbhypError: if there is no such VM or vCPU, or its registers cannot be had.
+    """
+    vm = vm_of(stop, number)
+    return guest(stop, vm, None if vcpu is None else vcpu_of(vm, vcpu))

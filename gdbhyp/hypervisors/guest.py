@@ -1,0 +1,108 @@
+"""A guest as a Stop: any VM's vCPU as if a CPU had it loaded, so that every question can be asked of it from any stop.
+
+Where a CPU has the vCPU's registers, they are that CPU's; else they are those that the hypervisor saved. Without a
+vCPU's registers, as for a VM that was only seen in VTTBR_EL2, a guest has its stage 2 alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from gdbhyp.arch.controls import TGE, VM
+from gdbhyp.arch.features import ID_REGISTERS
+from gdbhyp.engine.machine import Machine, Registers, pstate_of
+from gdbhyp.engine.stop import Stop
+from gdbhyp.errors import GdbhypError
+from gdbhyp.hypervisors.vms import Vcpu, Vm
+
+_RW = 1 << 31
+
+
+@dataclass(frozen=True)
+class Guest:
+    """A vCPU as a Stop, and where its registers are from: "live on CPU 1", or "as saved at its last exit"."""
+
+    stop: Stop
+    registers_from: str
+    live: bool = False
+
+
+class _GuestRegisters:
+    """A guest's own registers; of the CPU's, only what the CPU is and what belongs to EL2."""
+
+    def __init__(self, below: Registers, own: Mapping[str, int]) -> None:
+        self._below = below
+        self._own = dict(own)
+
+    def get(self, name: str, /) -> int | None:
+        if name in self._own:
+            return self._own[name]
+        return self._below.get(name) if name.endswith("_EL2") or name in ID_REGISTERS else None
+
+
+def guest(stop: Stop, vm: Vm, vcpu: Vcpu | None = None) -> Guest:
+    """Return a VM's vCPU, the first one if none is said.
+
+    :raises GdbhypError: if the hypervisor's objects cannot be read.
+    """
+    chosen = vcpu or (vm.vcpus[0] if vm.vcpus else None)
+    if chosen is None or chosen.object is None:
+        return _only_seen(stop, vm, chosen)
+    from gdbhyp.hypervisors.linux import saved
+    from gdbhyp.hypervisors.linux.kernel import find_kernel
+    from gdbhyp.hypervisors.linux.objects import struct_at
+
+    found = struct_at(find_kernel(stop), "kvm_vcpu", chosen.object)
+    if vm.root is None:
+        raise GdbhypError(f"the stage-2 root of VM {vm.vm} is not known")
+    where = saved.loaded(found, vm.root, stop.cpus())
+    context = saved.context(found)
+    own = {**context.general, **context.system, **_stage2(stop, vm, context.control)}
+    if where is None:
+        return Guest(_as_stop(stop, stop.cpu, own), "as saved at its last exit")
+    own = {
+        **context.general,
+        **_live_system(where.cpu, context.system, saved.SWITCHED),
+        **_stage2(stop, vm, context.control),
+    }
+    if where.general:
+        return Guest(where.cpu, f"live on CPU {where.cpu.cpu}", live=True)
+    text = f"EL1 registers live on CPU {where.cpu.cpu}, general-purpose registers as saved at its last exit"
+    return Guest(_as_stop(where.cpu, where.cpu.cpu, own), text)
+
+
+def _live_system(cpu: Stop, saved: Mapping[str, int], switched: Sequence[str]) -> dict[str, int]:
+    """Return the saved system registers with those that the CPU holds for the guest as they are there."""
+    live = {name: cpu.optional(name) for name in switched if name in saved}
+    return {**saved, **{name: value for name, value in live.items() if value is not None}}
+
+
+def _stage2(stop: Stop, vm: Vm, control: Mapping[str, int]) -> dict[str, int]:
+    """Return the registers of EL2 as they are while the guest runs."""
+    hcr = control.get("HCR_EL2")
+    if hcr is None:
+        hcr = (stop.optional("HCR_EL2") or 0) | _RW
+    values = {**control, "HCR_EL2": hcr & ~TGE.in_place | VM.in_place, "VTTBR_EL2": int(vm.vttbr)}
+    if vm.vtcr is not None:
+        values["VTCR_EL2"] = int(vm.vtcr)
+    return values
+
+
+def _as_stop(stop: Stop, cpu: int, own: Mapping[str, int]) -> Stop:
+    machine = Machine(
+        _GuestRegisters(stop.machine.registers, own), stop.machine.memory, pstate_of(own.get("CPSR", 0))
+    )
+    return replace(stop, machine=machine, cpu=cpu, symbol=_no_symbol)
+
+
+def _no_symbol(address: int, /) -> str | None:
+    return None
+
+
+def _only_seen(stop: Stop, vm: Vm, vcpu: Vcpu | None) -> Guest:
+    """Return a guest of which no saved registers are known: the CPU that runs it, or its stage 2 alone."""
+    for cpu in stop.cpus():
+        if vcpu is not None and vcpu.cpu == cpu.cpu:
+            return Guest(cpu, f"live on CPU {cpu.cpu}", live=True)
+    return Guest(_as_stop(stop, stop.cpu, _stage2(stop, vm, {})), "not known: only its stage 2 is")

@@ -1,0 +1,136 @@
+"""Every VM as the hypervisor's own memory tells of it, against what the kernel and the VMM say themselves."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from kvm.debugger import Debugger
+
+_SYMBOL = re.compile(r"RIG symbol: ([0-9a-f]{16}) (\w) ([^\s\[]+)\s*$", re.MULTILINE)
+
+
+def _vms(debugger: Debugger) -> list[dict[str, Any]]:
+    return debugger.session.json_lines("hyp-vms")
+
+
+def _check_vms(debugger: Debugger) -> list[dict[str, Any]]:
+    """Compare what does not change while the VMs run: their numbers, memory, roots and vCPUs."""
+    vms = _vms(debugger)
+    said = debugger.rig.said("slot")
+    assert [vm["vm"] for vm in vms] == [0, 1]
+    for vm in vms:
+        slots = {
+            (slot["slot"], slot["ipa"], slot["size"], slot["hva"], slot["flags"])
+            for slot in said
+            if slot["vm"] == vm["vm"]
+        }
+        found = {
+            (
+                slot["slot"],
+                int(slot["ipa"], 16),
+                slot["size"],
+                int(slot["host_va"], 16),
+                slot["log_dirty"] | slot["read_only"] << 1,
+            )
+            for slot in vm["memslots"]
+        }
+        assert found == slots
+        assert [vcpu["vcpu"] for vcpu in vm["vcpus"]] == [0, 1]
+        assert vm["process"]["name"] == "vmm"
+        assert all(vcpu["task"]["name"] == "vmm" for vcpu in vm["vcpus"])
+        assert vm["vmid"] == int(vm["vttbr"], 16) >> 48
+        assert vm["certain"]
+    assert len({vm["vmid"] for vm in vms}) == 2
+    assert vms[0]["memslots"][0]["size"] < vms[1]["memslots"][0]["size"]
+    return vms
+
+
+def test_same_from_any_stop(hyp: Debugger) -> None:
+    """In the host's kernel, in its program, in a guest, and at an exit to EL2, the VMs are the same."""
+    fixed = []
+    for stop in (hyp.stop_in_host, hyp.stop_in_host_program, hyp.stop_in_guest, hyp.stop_at_exit):
+        stop()
+        vms = _check_vms(hyp)
+        fixed.append([(vm["vm"], vm["vmid"], vm["vttbr"], vm["vtcr"], vm["object"]) for vm in vms])
+    assert all(other == fixed[0] for other in fixed)
+
+
+def test_running(hyp: Debugger) -> None:
+    """Of the VM that runs, VTTBR_EL2, VTCR_EL2 and the PC are the CPU's own; the others' vCPUs are not live."""
+    for number in (0, 1):
+        hyp.stop_in_guest(number)
+        vm = _vms(hyp)[number]
+        assert int(vm["vttbr"], 16) == hyp.register("VTTBR_EL2")
+        assert int(vm["vtcr"], 16) == hyp.register("VTCR_EL2")
+        live = [vcpu for vcpu in vm["vcpus"] if vcpu["cpu"] == hyp.cpu and vcpu["pc_from"] == "live"]
+        assert [int(vcpu["pc"], 16) for vcpu in live] == [hyp.register("pc")]
+        assert live[0]["state"] == "in the guest"
+        assert hyp.register("VMPIDR_EL2") & 0xFF == live[0]["vcpu"]
+
+
+def test_at_exit(hyp: Debugger) -> None:
+    """Where a guest has just left to EL2, its vCPU's PC is that of ELR_EL2."""
+    hyp.stop_at_exit()
+    vm = next(vm for vm in _vms(hyp) if int(vm["vttbr"], 16) == hyp.register("VTTBR_EL2"))
+    left = [vcpu for vcpu in vm["vcpus"] if vcpu["cpu"] == hyp.cpu and vcpu["pc_from"] == "ELR_EL2"]
+    assert [int(vcpu["pc"], 16) for vcpu in left] == [hyp.register("ELR_EL2")]
+
+
+def test_saved_pc(hyp: Debugger) -> None:
+    """While the VMM handles an exit, the vCPU's PC is what KVM tells the VMM."""
+    for _ in range(4):
+        hyp.stop_in_host_program()
+        vcpu, pc = hyp.register("x0"), hyp.register("x1")
+        number = int(hyp.session.python(f"int(gdb.parse_and_eval('*(int *)({vcpu} + 8)'))"))
+        vm = int(hyp.session.python(f"int(gdb.parse_and_eval('**(int **){vcpu}'))"))
+        found = _vms(hyp)[vm]["vcpus"][number]
+        assert (int(found["pc"], 16), found["pc_from"]) == (pc, "saved")
+
+
+def test_map_of_a_vm(hyp: Debugger) -> None:
+    """From the host, the stage 2 of each VM is found by its number, and leads to the pages that the VMM says."""
+    hyp.stop_in_host()
+    for number in (0, 1):
+        rows = hyp.session.json_lines(f"hyp-map --vm {number}")
+        ranges = [(int(row["start"], 16), int(row["end"], 16), int(row["pa"], 16)) for row in rows]
+        pages = [page for page in hyp.rig.said("page") if page["vm"] == number]
+        mapped = 0
+        for page in pages:
+            for start, end, pa in ranges:
+                if start <= page["ipa"] < end:
+                    assert page["ipa"] - start + pa == page["pa"]
+                    mapped += 1
+        assert mapped
+
+
+def test_walk_in_a_vm(hyp: Debugger) -> None:
+    """From the host, a guest's VA is walked through both of its stages, with the registers of its vCPU."""
+    hyp.stop_in_host()
+    for number in (0, 1):
+        code = next(
+            line
+            for line in hyp.rig.said("map")
+            if line["vm"] == number and line["ipa"] == 0x40000000 and line["block"]
+        )
+        page = next(
+            line for line in hyp.rig.said("page") if line["vm"] == number and line["ipa"] == 0x40000000
+        )
+        for vcpu in (0, 1):
+            walk = hyp.session.json(f"hyp-walk {code['va']:#x} --vm {number}.{vcpu}")
+            assert (int(walk["ipa"], 16), int(walk["output"], 16)) == (page["ipa"], page["pa"])
+
+
+def test_symbols(hyp: Debugger) -> None:
+    """The symbols read from memory are those of /proc/kallsyms."""
+    hyp.stop_in_host()
+    said = _SYMBOL.findall(hyp.rig.text())
+    assert len(said) > 30
+    hyp.session.run("python from gdbhyp.plugin.target import live_stop")
+    hyp.session.run("python from gdbhyp.hypervisors.linux.kernel import find_kernel")
+    for address, kind, name in said:
+        text = (
+            f"[s.type for s in k.image.symbols if s.name == {name!r} and k.base + s.address == 0x{address}]"
+        )
+        found = hyp.session.python(f"(lambda k: {text})(find_kernel(live_stop().__enter__()))")
+        assert kind in str(found), (address, kind, name)
