@@ -264,10 +264,7 @@ def tables_in_image(machine: Machine, found: ReadOnly, controls: Iterable[int]) 
                 word = int.from_bytes(machine.memory.read(at + 8 * entry, 8), "little")
             except MemoryUnavailable:
                 break
-            if (
-                word & 3 == 3
-                and geometry.format.address(word) // _TYPES_WITHIN - found.start // _TYPES_WITHIN
-            ):
+            if word & 3 == 3:
                 yield Table(at, tcr, f"the table in the image at PA {at:#x}")
 
 
