@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from typing import Any
 
@@ -86,6 +87,19 @@ def test_saved_pc(hyp: Debugger) -> None:
         vm = int(hyp.session.python(f"int(gdb.parse_and_eval('**(int **){vcpu}'))"))
         found = _vms(hyp)[vm]["vcpus"][number]
         assert (int(found["pc"], 16), found["pc_from"]) == (pc, "saved")
+
+
+def test_pc_at_random_moments(hyp: Debugger) -> None:
+    """Wherever the machine stops, each vCPU's PC is in the page of its guest's code."""
+    code = {line["vm"]: line["spun"] & ~0xFFF for line in hyp.rig.said("code")}
+    moments = random.Random(6)
+    for _ in range(25):
+        hyp.run_for(moments.uniform(0.001, 0.03))
+        for vm in _vms(hyp):
+            for vcpu in vm["vcpus"]:
+                assert int(vcpu["pc"], 16) & ~0xFFF == code[vm["vm"]], (
+                    f"{vcpu} with PC {hyp.register('pc'):#x}"
+                )
 
 
 def test_map_of_a_vm(hyp: Debugger) -> None:

@@ -21,7 +21,7 @@ HYP_VECTORS = 0x7E00_0000_0000
 LINEAR = 0xFFFF_0000_0000_0000 - 0x4000_0000
 OBJECTS = 0x4600_0000
 _RODATA, _DATA, _END = 0x1_0000, 0x5_0000, 0x6_0000
-_VECTORS = 0x800
+VECTORS = 0x800
 _PUSH, _MRS_ESR, _ADD, _SUB = 0xA9BF_07E0, 0xD53C_5200, 0x8B20_63FF, 0xCB20_63E0
 BANNER = b"Linux version 6.1.0-test (gdbhyp) #1 SMP\n\0"
 BUILD_ID = bytes(range(20))
@@ -29,13 +29,15 @@ FUNCTIONS = {
     "_stext": 0,
     "kvm_vm_ioctl": 0x100,
     "other_ioctl": 0x140,
-    "__kvm_nvhe___kvm_hyp_host_vector": _VECTORS,
+    "kvm_mmu_notifier_release": 0x180,
+    "__kvm_nvhe___kvm_hyp_host_vector": VECTORS,
 }
 DATA = {
     "vm_list": _DATA + 0x40,
     "init_task": _DATA + 0x100,
     "operations": _DATA + 0x1000,
     "others": _DATA + 0x1100,
+    "kvm_mmu_notifier_ops": _DATA + 0x1200,
 }
 
 
@@ -121,6 +123,7 @@ def layout() -> Layout:
         ],
     )
     add("kvm_memslots", [("id_hash", ("hlist_head", 8)), ("node_idx", "int")])
+    add("mmu_notifier_ops", [("other", "pointer"), ("release", "pointer")])
     add("mmu_notifier", [("ops", "pointer")])
     add(
         "kvm",
@@ -198,12 +201,14 @@ class LinuxHost(Model):
             BASE + DATA["others"] + self.at("file_operations", "unlocked_ioctl"),
             self._function("other_ioctl"),
         )
+        operations = BASE + DATA["kvm_mmu_notifier_ops"] + self.at("mmu_notifier_ops", "release")
+        self.write_at(operations, self._function("kvm_mmu_notifier_release"))
         self.registers = EVERYTHING | {
             "SCTLR_EL2": 0x30C5_183D,
             "TCR_EL2": single_tcr(FORMAT, 48, ps=40),
             "MAIR_EL2": MAIR,
             "TTBR0_EL2": self.hyp.ttbr() | 1,
-            "VBAR_EL2": HYP_VECTORS + _VECTORS,
+            "VBAR_EL2": HYP_VECTORS + VECTORS,
             "VTCR_EL2": VTCR,
             "VTTBR_EL2": 0,
             "SCTLR_EL1": 0x30D0_1805 | 1,
@@ -228,7 +233,7 @@ class LinuxHost(Model):
     def _write_image(self) -> None:
         words = {0x200: _ADD, 0x204: _SUB, 0: _ADD, 4: _SUB, 0x400: _PUSH, 0x404: _MRS_ESR}
         for offset, word in words.items():
-            self.memory.write(IMAGE + _VECTORS + offset, struct.pack("<I", word))
+            self.memory.write(IMAGE + VECTORS + offset, struct.pack("<I", word))
         rows: list[Row] = [("T", name, BASE + at) for name, at in FUNCTIONS.items()]
         rows += [("t", f"function_{n}", BASE + 0x1000 + 16 * n) for n in range(600)]
         if self.full:
@@ -304,6 +309,7 @@ class LinuxHost(Model):
         self.put("kvm", kvm, "arch.mmu.vmid.id", 7 << 16 | vmid)
         self.put("kvm", kvm, "arch.mmu.pgd_phys", root)
         self.put("kvm", kvm, "arch.mmu.arch", kvm + self.at("kvm", "arch"))
+        self.put("kvm", kvm, "mmu_notifier.ops", BASE + DATA["kvm_mmu_notifier_ops"])
         self.put("kvm", kvm, "arch.vtcr", VTCR | 1 << 19)
         self.put("kvm", kvm, "online_vcpus", vcpus, 4)
         holder = self.new("kvm_memslots")

@@ -7,8 +7,9 @@ import random
 from pathlib import Path
 
 import pytest
-from unit.linuxhost import BASE, BUILD_ID, DATA, IMAGE, LINEAR, LinuxHost
-from unit.machines import HCR_GUEST
+from unit.linuxhost import BASE, BUILD_ID, DATA, IMAGE, LINEAR, VECTORS, LinuxHost
+from unit.machines import FORMAT, HCR_GUEST
+from unit.pagetables import stage1_tcr
 
 from gdbhyp.analyses.vcpu import choose, vcpu_report
 from gdbhyp.engine.stop import Stop
@@ -112,6 +113,54 @@ def test_running_vcpu() -> None:
     assert guest(stop, first, first.vcpus[1]).live
 
 
+@pytest.mark.parametrize(("mode", "expected"), [(0, (0x9000, "saved")), (1, (0x8880, "ELR_EL2"))])
+def test_at_el2(mode: int, expected: tuple[int, str]) -> None:
+    """KVM loads a VM's stage 2 also to invalidate its TLB entries: ELR_EL2 is the guest's only while it runs one."""
+    host = _host()
+    vcpu = host.vcpu(host.vms[0], 0)
+    host.put("kvm_vcpu", vcpu, "cpu", 0, 4)
+    host.put("kvm_vcpu", vcpu, "mode", mode, 4)
+    host.cpus = [{"HCR_EL2": HCR_GUEST, "VTTBR_EL2": 3 << 48 | ROOTS[0], "CPSR": 0x9, "ELR_EL2": 0x8880}]
+    found = find_vms(host.stop()).vms[0].vcpus[0]
+    assert (found.pc, found.pc_from) == expected
+
+
+def test_stage2_loaded_by_an_hvhe_host() -> None:
+    """With E2H, EL1 is the host's own all the same while TGE is 0: a guest's registers are the saved ones."""
+    host = _host()
+    host.put("kvm_vcpu", host.vcpu(host.vms[0], 0), "cpu", 0, 4)
+    host.registers["TCR_EL2"] = stage1_tcr(FORMAT, 48, ps=40)
+    host.registers["HCR_EL2"] |= 1 << 34
+    at_el2 = {
+        "HCR_EL2": HCR_GUEST | 1 << 34,
+        "VTTBR_EL2": 3 << 48 | ROOTS[0],
+        "CPSR": 0x9,
+        "TTBR0_EL1": 0x6000,
+    }
+    host.cpus = [at_el2, {}]
+    stop = host.stop()
+    vm = find_vms(stop).vms[0]
+    found = guest(stop, vm, vm.vcpus[0])
+    assert found.registers_from == "as saved at its last exit"
+    assert found.stop.machine.registers.get("TTBR0_EL1") == 0x1000
+
+
+def test_left_loaded_by_a_vhe_host() -> None:
+    """A VHE host leaves a vCPU's EL1 registers in the CPU until it puts it; they are newer than the saved ones."""
+    host = _host()
+    host.put("kvm_vcpu", host.vcpu(host.vms[0], 0), "cpu", 0, 4)
+    own = host.registers
+    vhe = {"HCR_EL2": 1 << 34 | 1 << 27 | 1 << 31, "CPSR": 0x9, "VBAR_EL2": BASE + VECTORS}
+    vhe |= {"TTBR1_EL2": own["TTBR1_EL1"], "TCR_EL2": own["TCR_EL1"], "VTTBR_EL2": 3 << 48 | ROOTS[0]}
+    host.cpus = [vhe | {"TTBR0_EL1": 0x6000, "TTBR1_EL1": 0x2000, "X5": 5}]
+    stop = host.stop()
+    vm = find_vms(stop).vms[0]
+    found = guest(stop, vm, vm.vcpus[0])
+    assert found.registers_from.startswith("EL1 registers live on CPU 0")
+    registers = found.stop.machine.registers
+    assert (registers.get("TTBR0_EL1"), registers.get("X5")) == (0x6000, 0x105)
+
+
 def test_guest_as_a_stop() -> None:
     """A VM that nobody runs has its saved registers, its stage 2, and nothing of the host's EL1."""
     stop = _host().stop()
@@ -155,6 +204,18 @@ def test_what_is_no_vm() -> None:
     search = find_vms(host.stop())
     assert [vm.vmid for vm in search.vms] == [3]
     assert any("its stage 2 does not point back" in problem for problem in search.problems)
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_carved(full: bool) -> None:
+    """With no list that leads anywhere, VMs are found in a dump by what each one holds, which is not certain."""
+    host = _host(full=full)
+    host.write_at(BASE + DATA["vm_list"], bytes(16))
+    host.write_at(BASE + DATA["init_task"], bytes(0x100))
+    search = find_vms(host.stop())
+    assert [_essence(vm)[:3] for vm in search.vms] == [row[:3] for row in EXPECTED]
+    assert not any(vm.certain for vm in search.vms)
+    assert search.problems
 
 
 def test_slots_in_a_circle() -> None:

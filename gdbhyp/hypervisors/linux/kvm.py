@@ -122,55 +122,66 @@ def _from_head(ring: list[VA], kernel: Kernel, offset: int) -> list[VA]:
 
 
 def _by_carving(kernel: Kernel, stop: Stop) -> Iterator[FoundVm]:
-    """VMs by what each one holds: the address of KVM's MMU notifier operations."""
-    operations = _notifier_operations(kernel)
+    """VMs by what each one holds: the address of KVM's MMU notifier operations.
+
+    Where such a VM is in the kernel's address space, the pointer of its stage 2 to it says; the kernel's table has to
+    agree.
+    """
+    operations = _notifier_operations(kernel, stop)
     kind = kernel.btf.struct("kvm")
-    offset = kind.offset("mmu_notifier.ops")
-    to_virtual = _linear_map(kernel)
+    offset, pointer, arch = (kind.offset(path) for path in ("mmu_notifier.ops", "arch.mmu.arch", "arch"))
     for start, end in stop.ram():
-        for at in _occurrences(stop, start, end, operations.to_bytes(8, "little")):
-            kvm = Object(kernel, kind, VA(to_virtual(at - offset)))
-            if _is_kvm(kvm):
-                yield FoundVm(
-                    kvm,
-                    "carved from memory by its MMU notifier and the pointers of its stage 2",
-                    certain=False,
-                )
+        for at in _occurrences(stop, start, end, operations):
+            try:
+                address = int.from_bytes(stop.machine.memory.read(at - offset + pointer, 8), "little") - arch
+            except MemoryUnavailable:
+                continue
+            if kernel.memory.physical(address) == at - offset:
+                how = "carved from memory by its MMU notifier and the pointers of its stage 2"
+                yield FoundVm(Object(kernel, kind, VA(address)), how, certain=False)
 
 
-def _notifier_operations(kernel: Kernel) -> int:
+# Where an image ends is not listed by all kernels; none is larger.
+_LARGEST_IMAGE = 64 << 20
+
+
+def _notifier_operations(kernel: Kernel, stop: Stop) -> int:
+    """Return the address of KVM's MMU notifier operations: listed, or in the image by the function in them."""
     listed = kernel.symbol("kvm_mmu_notifier_ops")
     if listed is not None:
         return listed
-    raise GdbhypError("the kernel's symbols do not list kvm_mmu_notifier_ops, so VMs cannot be carved")
-
-
-def _linear_map(kernel: Kernel) -> Callable[[int], int]:
-    """Return the function from physical addresses to those of the kernel's linear map."""
-    first = kernel.symbol("init_task")
-    if first is None:
-        raise GdbhypError("the kernel's linear map cannot be found without init_task")
-    leader = struct_at(
-        kernel, "task_struct", kernel.memory.word(struct_at(kernel, "task_struct", first).at("tasks"))
+    release = kernel.symbol("kvm_mmu_notifier_release")
+    if release is None:
+        raise GdbhypError("the kernel's symbols do not list KVM's MMU notifier, so VMs cannot be carved")
+    start = kernel.physical_base
+    for at in _occurrences(stop, start, start + _LARGEST_IMAGE, release):
+        return kernel.base + at - start - kernel.btf.struct("mmu_notifier_ops").offset("release")
+    raise GdbhypError(
+        "KVM's MMU notifier operations were not found in the kernel's image, so VMs cannot be carved"
     )
-    where = kernel.memory.physical(leader.address)
-    if where is None:
-        raise GdbhypError(f"the kernel does not map its own process at {leader.address:#x}")
-    shift = leader.address - where
-    return lambda physical: physical + shift
 
 
 _SEARCHED_AT_ONCE = 1 << 22
 
 
-def _occurrences(stop: Stop, start: int, end: int, pattern: bytes) -> Iterator[int]:
+def _occurrences(stop: Stop, start: int, end: int, word: int) -> Iterator[int]:
+    """Yield the physical addresses where a 64-bit word stands; memory that is not there ends the search in its part."""
+    pattern = word.to_bytes(8, "little")
     for at in range(start, end, _SEARCHED_AT_ONCE):
-        data = stop.machine.memory.read(at, min(_SEARCHED_AT_ONCE, end - at))
+        data = _readable(stop, at, min(_SEARCHED_AT_ONCE, end - at))
         position = data.find(pattern)
         while position >= 0:
             if not position % 8:
                 yield at + position
             position = data.find(pattern, position + 1)
+
+
+def _readable(stop: Stop, start: int, size: int) -> bytes:
+    """Return what there is of ``size`` bytes from ``start`` on, before the first one that is missing."""
+    try:
+        return stop.machine.memory.read(start, size)
+    except MemoryUnavailable as error:
+        return stop.machine.memory.read(start, error.first_bad - start) if error.first_bad > start else b""
 
 
 @dataclass(frozen=True)

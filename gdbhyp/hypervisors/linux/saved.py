@@ -164,21 +164,29 @@ def loaded(vcpu: Object, root: PA, cpus: Sequence[Stop]) -> Loaded | None:
         return Loaded(cpu, cpu.optional("CPSR") is not None and cpu.el < 2)
     number = vcpu.signed("cpu")
     for cpu in _with_stage2(vcpu, root, cpus):
-        hcr = Hcr(cpu.optional("HCR_EL2") or 0)
-        if hcr.e2h and cpu.cpu == number and cpu.optional("VMPIDR_EL2") is not None:
+        # Only a VHE host leaves them there; nVHE's has EL1 for itself, also with E2H (hVHE).
+        vhe_host = Hcr(cpu.optional("HCR_EL2") or 0).el2_is_host
+        if vhe_host and cpu.cpu == number and cpu.optional("VMPIDR_EL2") is not None:
             return Loaded(cpu, general=False)
     return None
+
+
+# enum in include/linux/kvm_host.h: IN_GUEST_MODE, and EXITING_GUEST_MODE after a kick.
+_RUNNING = (1, 2)
 
 
 def in_guest_on(vcpu: Object, root: PA, cpus: Sequence[Stop]) -> Stop | None:
     """Return the CPU that executes the vCPU, or has just left it or is about to enter it; None if there is none.
 
-    It has the VM's stage 2 in force, and VMPIDR_EL2 is the vCPU's. A VHE host that has left the last guest's VTTBR_EL2
-    in place is no such CPU.
+    It has the VM's stage 2 in force, and VMPIDR_EL2 is the vCPU's. At EL2 that is not enough, for KVM loads a VM's
+    stage 2 also to invalidate its TLB entries for the host: then KVM must say that the vCPU is in its guest.
     """
     for cpu in _with_stage2(vcpu, root, cpus):
         hcr, vttbr = Hcr(cpu.optional("HCR_EL2") or 0), cpu.optional("VTTBR_EL2") or 0
-        if world_below(hcr, vttbr, cpu.optional("VTCR_EL2") or 0)[0] == "guest":
+        if world_below(hcr, vttbr, cpu.optional("VTCR_EL2") or 0)[0] != "guest":
+            continue
+        below = cpu.optional("CPSR") is not None and cpu.el < 2
+        if below or (vcpu.signed("cpu") == cpu.cpu and vcpu.number("mode") in _RUNNING):
             return cpu
     return None
 
