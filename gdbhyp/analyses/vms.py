@@ -7,26 +7,31 @@ from typing import ClassVar
 
 from gdbhyp.engine.stop import Stop
 from gdbhyp.errors import GdbhypError
-from gdbhyp.hypervisors.guest import Guest, guest
-from gdbhyp.hypervisors.vms import Vcpu, Vm, find_vms
+from gdbhyp.hypervisors.guest import Guest, behind, guest
+from gdbhyp.hypervisors.vms import HostStage2, Vcpu, Vm, find_vms
 
 
 @dataclass(frozen=True)
 class VmsReport:
-    """The VMs; ``problems`` are sentences about what could not be looked at."""
+    """The VMs; ``problems`` are sentences about what could not be looked at.
+
+    ``host`` is the host's kernel in words, and ``host_stage2`` what pKVM keeps it behind; text alone shows them.
+    """
 
     kind: ClassVar[str] = "vms"
     json_lines: ClassVar[bool] = True
 
     rows: tuple[Vm, ...]
     problems: tuple[str, ...] = ()
+    host: str = ""
+    host_stage2: HostStage2 | None = None
     verbose: bool = field(default=False, metadata={"json": False})
 
 
 def vms(stop: Stop, *, verbose: bool = False) -> VmsReport:
     """Return every VM that can be found; ``verbose`` asks text for the addresses of the hypervisor's objects."""
     found = find_vms(stop)
-    return VmsReport(found.vms, found.problems, verbose)
+    return VmsReport(found.vms, found.problems, found.host, found.host_stage2, verbose)
 
 
 def vm_of(stop: Stop, number: int) -> Vm:
@@ -62,3 +67,16 @@ def guest_of(stop: Stop, number: int, vcpu: int | None = None) -> Guest:
     """
     vm = vm_of(stop, number)
     return guest(stop, vm, None if vcpu is None else vcpu_of(vm, vcpu))
+
+
+def host_of(stop: Stop) -> Stop:
+    """Return the CPU behind the stage 2 of the host itself, as pKVM has it.
+
+    :raises GdbhypError: if there is none, or none that can be told.
+    """
+    found = find_vms(stop).host_stage2
+    if found is None:
+        raise GdbhypError(
+            "the host is behind no stage 2 that is known: only pKVM has one, and shows it while the host runs"
+        )
+    return behind(stop, found)

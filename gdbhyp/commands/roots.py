@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 VM = Argument(
     ("--vm",),
-    "ask VM N of hyp-vms, from any stop: as its vCPU V, or its first one, would translate",
+    "ask VM N of hyp-vms, from any stop, as its vCPU V or its first one; or 'host', the host behind pKVM's stage 2",
     "text",
     metavar="N[.V]",
 )
@@ -58,8 +58,10 @@ def vm_option(context: Context, arguments: Namespace, *, vcpu_matters: bool = Tr
     """
     if arguments.vm is None:
         return context
-    from gdbhyp.analyses.vms import guest_of
+    from gdbhyp.analyses.vms import guest_of, host_of
 
+    if arguments.vm == "host":
+        return OfGuest(context, host_of(context.stop()))
     number, vcpu = vm_number(arguments.vm)
     found = guest_of(context.stop(), number, vcpu)
     # JSON and CSV are for programs, which ask hyp-vms for the state of a vCPU.

@@ -13,8 +13,9 @@ from gdbhyp.arch.controls import TGE, VM
 from gdbhyp.arch.features import ID_REGISTERS
 from gdbhyp.engine.machine import Machine, Registers, pstate_of
 from gdbhyp.engine.stop import Stop
+from gdbhyp.engine.translate import with_registers
 from gdbhyp.errors import GdbhypError
-from gdbhyp.hypervisors.vms import Vcpu, Vm
+from gdbhyp.hypervisors.vms import HostStage2, Vcpu, Vm
 
 _RW = 1 << 31
 
@@ -106,3 +107,10 @@ def _only_seen(stop: Stop, vm: Vm, vcpu: Vcpu | None) -> Guest:
         if vcpu is not None and vcpu.cpu == cpu.cpu:
             return Guest(cpu, f"live on CPU {cpu.cpu}", live=True)
     return Guest(_as_stop(stop, stop.cpu, _stage2(stop, vm, {})), "not known: only its stage 2 is")
+
+
+def behind(stop: Stop, stage2: HostStage2) -> Stop:
+    """Return the CPU as it is with the host's own stage 2 in force."""
+    hcr = (stop.optional("HCR_EL2") or 0) & ~TGE.in_place | VM.in_place
+    values = {"HCR_EL2": hcr, "VTTBR_EL2": int(stage2.vttbr), "VTCR_EL2": int(stage2.vtcr)}
+    return replace(stop, machine=with_registers(stop.machine, values))

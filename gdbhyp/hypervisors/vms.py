@@ -65,6 +65,7 @@ class Vm:
 
     ``vtcr`` is None where nobody told it, ``vmid`` also for a VM that has not run yet. ``root`` is the stage-2 root,
     ``ipa_bits`` the size of its input addresses, ``process`` its VMM, and ``object`` where the hypervisor describes it.
+    ``protected`` says whether its memory is kept from the host (pKVM), None where the hypervisor does not tell.
     """
 
     vm: int
@@ -79,14 +80,29 @@ class Vm:
     ipa_bits: int | None = None
     process: Process | None = None
     object: VA | None = None
+    protected: bool | None = None
+
+
+@dataclass(frozen=True)
+class HostStage2:
+    """The stage 2 that pKVM keeps the host itself behind, and how it was found."""
+
+    vttbr: Word
+    vtcr: Word
+    how: str
 
 
 @dataclass(frozen=True)
 class VmSearch:
-    """The VMs that were found; ``problems`` are sentences about what could not be looked at."""
+    """The VMs that were found; ``problems`` are sentences about what could not be looked at.
+
+    ``host`` is the host's kernel in words, "" where it is not known; ``host_stage2`` is None where it has none.
+    """
 
     vms: tuple[Vm, ...]
     problems: tuple[str, ...] = ()
+    host: str = ""
+    host_stage2: HostStage2 | None = None
 
 
 def find_vms(stop: Stop) -> VmSearch:
@@ -111,7 +127,7 @@ def _find(stop: Stop) -> VmSearch:
     known = {_key(vm) for vm in told.vms}
     more = [vm for vm in loaded.vms if _key(vm) not in known]
     added = (replace(vm, vm=number) for number, vm in enumerate(more, len(told.vms)))
-    return VmSearch((*told.vms, *added), (*told.problems, *loaded.problems))
+    return replace(told, vms=(*told.vms, *added), problems=(*told.problems, *loaded.problems))
 
 
 _CNP = 1

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
+from pathlib import Path
 from typing import Any
+
+import pytest
+from support.gdb_session import CommandError
 
 from kvm.debugger import Debugger
 
@@ -148,3 +153,32 @@ def test_symbols(hyp: Debugger) -> None:
         )
         found = hyp.session.python(f"(lambda k: {text})(find_kernel(live_stop().__enter__()))")
         assert kind in str(found), (address, kind, name)
+
+
+_COST = "(lambda start: (gdb.execute('hyp-vms --json', to_string=True), time.process_time() - start))"
+
+
+def test_cost(hyp: Debugger, tmp_path: Path) -> None:
+    """A kernel that was never seen takes less than three seconds of GDB's time, from a guest; later questions 0.3."""
+    hyp.stop_in_guest()
+    hyp.session.run(f"python import os, time; os.environ['XDG_CACHE_HOME'] = {str(tmp_path)!r}")
+    hyp.session.run("python import gdbhyp.hypervisors.linux.kernel as k; k._known.clear(); k._parsed.clear()")
+    answer, first = hyp.session.python(f"{_COST}(time.process_time())")
+    assert [json.loads(line)["vm"] for line in answer.splitlines()] == [0, 1]
+    assert list(tmp_path.rglob("*.image")), "it is kept for the next GDB"
+    hyp.run_for(0.05)
+    _, later = hyp.session.python(f"{_COST}(time.process_time())")
+    assert (first < 3, later < 0.3) == (True, True), (first, later)
+
+
+def test_host_behind_stage2(hyp: Debugger) -> None:
+    """pKVM's own stage 2 is shown while the host runs, and maps the host's code to itself; others have none."""
+    hyp.stop_in_host()
+    if hyp.rig.target.mode != "protected":
+        with pytest.raises(CommandError, match="behind no stage 2"):
+            hyp.session.run("hyp-walk 0x40000000 --stage2 --vm host")
+        return
+    page = hyp.rig.said("page")[0]["pa"]
+    walk = hyp.session.json(f"hyp-walk {page:#x} --stage2 --vm host")
+    assert int(walk["output"], 16) == page
+    assert walk["vmid"] == 0

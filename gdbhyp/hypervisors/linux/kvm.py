@@ -200,10 +200,13 @@ def stage2(kvm: Object, cnp: bool) -> Stage2:
     root = mmu.number("pgd_phys")
     vtcr = _first_of(mmu, kvm, "vtcr", "arch.vtcr")
     vmid = _vmid(mmu, vtcr)
-    # VTTBR_EL2.BADDR holds bits [51:48] of the root in its bits [5:2].
-    field = root & _ROOT | root >> 48 << 2
-    vttbr = (vmid or 0) << 48 | field | (_VTTBR_CNP if cnp else 0)
-    return Stage2(PA(root), vmid, Word(vttbr), None if vtcr is None else Word(vtcr))
+    vttbr = stage2_register(root, vmid or 0, cnp)
+    return Stage2(PA(root), vmid, vttbr, None if vtcr is None else Word(vtcr))
+
+
+def stage2_register(root: int, vmid: int, cnp: bool) -> Word:
+    """Return VTTBR_EL2 for a root, whose bits [51:48] are in bits [5:2] of the register."""
+    return Word(vmid << 48 | root & _ROOT | root >> 48 << 2 | (_VTTBR_CNP if cnp else 0))
 
 
 def _first_of(mmu: Object, kvm: Object, inner: str, outer: str) -> int | None:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gdbhyp.arch.spaces import VA
-from gdbhyp.arch.worlds import Hcr
+from gdbhyp.arch.spaces import VA, Word
+from gdbhyp.arch.worlds import Hcr, vmid_of
 from gdbhyp.engine.stop import Stop
 from gdbhyp.errors import GdbhypError
 from gdbhyp.hypervisors.linux import kvm, saved, tasks
 from gdbhyp.hypervisors.linux.btf import NoType
 from gdbhyp.hypervisors.linux.kernel import Kernel, find_kernel
-from gdbhyp.hypervisors.linux.objects import Object
-from gdbhyp.hypervisors.vms import Memslot, PcSource, Process, Vcpu, Vm, VmSearch
+from gdbhyp.hypervisors.linux.objects import Object, struct_at
+from gdbhyp.hypervisors.vms import HostStage2, Memslot, PcSource, Process, Vcpu, Vm, VmSearch
 
 _VECTORS_SIZE = 0x800
 # include/uapi/linux/kvm.h
@@ -32,7 +32,31 @@ def find_vms(stop: Stop) -> VmSearch:
     vms = [
         vm for number, one in enumerate(found) if (vm := _vm(kernel, number, one, cpus, problems)) is not None
     ]
-    return VmSearch(tuple(vms), tuple(problems))
+    host = f"{kernel.banner or 'Linux'}, build ID {kernel.build_id or 'not known'}"
+    return VmSearch(tuple(vms), tuple(problems), host, host_stage2(kernel, cpus))
+
+
+def host_stage2(kernel: Kernel, cpus: Sequence[Stop]) -> HostStage2 | None:
+    """Return the stage 2 that pKVM keeps the host behind; None if there is none, or none that can be told.
+
+    While the host runs it is in VTTBR_EL2, with VMID 0; while all CPUs run guests, it is in the hypervisor's own data,
+    where the kernel lists that.
+    """
+    for cpu in cpus:
+        vttbr, vtcr = cpu.optional("VTTBR_EL2") or 0, cpu.optional("VTCR_EL2") or 0
+        if Hcr(cpu.optional("HCR_EL2") or 0).stage2 and vttbr and not vmid_of(vttbr, vtcr):
+            return HostStage2(Word(vttbr), Word(vtcr), f"in VTTBR_EL2 of CPU {cpu.cpu}")
+    where = kernel.symbol("__kvm_nvhe_host_mmu")
+    try:
+        if where is None:
+            return None
+        found = kvm.stage2(struct_at(kernel, "host_mmu", where), _common_not_private(cpus))
+    except GdbhypError:
+        return None
+    if not found.root or found.vtcr is None:
+        return None
+    root = kvm.stage2_register(found.root, 0, _common_not_private(cpus))
+    return HostStage2(root, found.vtcr, "in the hypervisor's own data")
 
 
 def _vm(
@@ -56,7 +80,16 @@ def _vm(
         ipa_bits=None if stage2.vtcr is None else 64 - (stage2.vtcr & 0x3F),
         process=_process(kernel, found.kvm, number, problems),
         object=found.kvm.address,
+        protected=_protected(found.kvm),
     )
+
+
+def _protected(vm: Object) -> bool | None:
+    """Return whether pKVM keeps a VM's memory from the host, None for a kernel whose pKVM has no such VMs."""
+    for path in ("arch.pkvm.is_protected", "arch.pkvm.enabled"):
+        if vm.has(path):
+            return bool(vm.number(path))
+    return None
 
 
 def _common_not_private(cpus: Sequence[Stop]) -> bool:

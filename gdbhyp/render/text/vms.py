@@ -15,6 +15,15 @@ _PC_FROM = {"live": "live", "ELR_EL2": "from ELR_EL2", "saved": "at its last exi
 
 def render(report: VmsReport, style: Style) -> Iterator[str]:
     """Yield the lines of every VM, and what is missing."""
+    if report.verbose and report.host:
+        yield f"host: {escape(report.host)}"
+    if report.host_stage2 is not None:
+        found = report.host_stage2
+        yield (
+            f"{style.paint('heading', 'host')}: behind a stage 2 of its own (pKVM), {found.how}: "
+            f"VTTBR_EL2 = {style.paint('address', f'{found.vttbr:#x}')}, VTCR_EL2 = {found.vtcr:#x}"
+        )
+        yield ""
     if not report.rows:
         yield "no VM was found"
     for number, vm in enumerate(report.rows):
@@ -46,6 +55,8 @@ def _about(vm: Vm) -> Iterator[str]:
         yield f"stage-2 root at PA {vm.root:#x}"
     if vm.ipa_bits is not None:
         yield f"{vm.ipa_bits}-bit IPAs"
+    if vm.protected:
+        yield "protected from the host"
     if vm.process is not None:
         yield f"process {_process(vm.process)}"
 
