@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from unit.linuxhost import BASE, BUILD_ID, DATA, IMAGE, LINEAR, VECTORS, LinuxHost
 from unit.machines import FORMAT, HCR_GUEST
-from unit.pagetables import stage1_tcr
+from unit.pagetables import EVERYTHING, stage1_tcr
 
 from gdbhyp.analyses.vcpu import choose, vcpu_report
 from gdbhyp.engine.stop import Stop
@@ -246,6 +246,17 @@ def test_no_types() -> None:
     search = find_vms(host.stop())
     assert [vm.vmid for vm in search.vms] == [3]
     assert any("carries no types" in problem for problem in search.problems)
+
+
+def test_dump_without_registers() -> None:
+    """Nothing points to the kernel: its symbols are searched for, and its own table is a page of its image."""
+    host = _host()
+    host.memory.pages[IMAGE + 0x4_F000 >> 12] = host.memory.pages[host.host.root >> 12]
+    host.registers, host.cpus = dict(EVERYTHING), [{}]
+    host.ram = ((0x4000_0000, 0x4010_0000), (IMAGE, IMAGE + 0x6_0000), (0x4600_0000, 0x4640_0000))
+    search = find_vms(host.stop())
+    assert [_essence(vm)[:3] for vm in search.vms] == [row[:3] for row in EXPECTED]
+    assert search.vms[0].vttbr == 3 << 48 | ROOTS[0]
 
 
 def test_no_kernel() -> None:

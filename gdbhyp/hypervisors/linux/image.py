@@ -176,6 +176,23 @@ def scan(memory: Reader, start: int, limit: int = _FARTHEST) -> ReadOnly | None:
     return None
 
 
+# The names go before the tokens; those of a million symbols take no more.
+_NAMES_BEFORE = 0x100_0000
+_SEARCHED_AT_ONCE, _OVERLAP = 0x80_0000, 0x1_0000
+
+
+def search(memory: Reader, ranges: Sequence[tuple[int, int]]) -> Iterator[ReadOnly]:
+    """Yield the read-only data of every kernel in physical ``ranges``, guests' kernels among them."""
+    for start, end in ranges:
+        for at in range(start, end, _SEARCHED_AT_ONCE):
+            data = bytearray()
+            _extend(memory, at, data, min(_SEARCHED_AT_ONCE + _OVERLAP, end - at))
+            for tokens in kallsyms.token_tables(bytes(data)):
+                found = scan(memory, max(start, at + tokens - _NAMES_BEFORE), 2 * _NAMES_BEFORE)
+                if found is not None:
+                    yield found
+
+
 def _is_worth_a_try(size: int, behind: int) -> bool:
     """Parsing costs more than reading on, so it is tried at every mebibyte and at the end."""
     return size >= behind or not size % (4 * _CHUNK)

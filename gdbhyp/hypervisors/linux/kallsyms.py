@@ -111,6 +111,16 @@ def find(data: bytes) -> Kallsyms:
     raise BadInput("no table of symbols (kallsyms) was found")
 
 
+def token_tables(data: bytes) -> Iterator[int]:
+    """Yield where tables of tokens begin in ``data``, which begins at a multiple of eight: each is one of a kernel."""
+    at = data.find(_DIGITS)
+    while at >= 0:
+        tokens = _tokens(data, at)
+        if tokens is not None:
+            yield tokens.start
+        at = data.find(_DIGITS, at + 1)
+
+
 @dataclass(frozen=True)
 class _Tokens:
     """The tokens by number; ``start`` is where the token table begins, ``end`` where the index behind it ends."""

@@ -31,6 +31,7 @@ from gdbhyp.hypervisors.linux.image import (
     describe,
     map_of,
     scan,
+    search,
     tables,
     tables_in_image,
     usual_controls,
@@ -241,8 +242,8 @@ def _afresh(stop: Stop) -> Kernel:
             kernel = _found(stop, found, f"{anchor.why} points into it")
             if kernel is not None:
                 return kernel
-    found = _anywhere(stop)
-    if found is not None:
+    # All of a dump can be searched; a live target's memory is too slow to read for that.
+    for found in search(stop.machine.memory, stop.ram() if stop.origin != "live" else ()):
         kernel = _found(stop, found, "its table of symbols was found by a search of memory")
         if kernel is not None:
             return kernel
@@ -255,17 +256,6 @@ def _read_only(stop: Stop, anchor: Anchor) -> ReadOnly | None:
         return scan(stop.machine.memory, behind_text(anchor))
     except GdbhypError:
         return None
-
-
-def _anywhere(stop: Stop) -> ReadOnly | None:
-    """Search all of a dump's memory; a live target's is too slow to read for that."""
-    if stop.origin == "live":
-        return None
-    for start, end in stop.ram():
-        found = scan(stop.machine.memory, start, end - start)
-        if found is not None:
-            return found
-    return None
 
 
 def _found(stop: Stop, found: ReadOnly, how: str) -> Kernel | None:
