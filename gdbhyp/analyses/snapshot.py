@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from gdbhyp import __version__
-from gdbhyp.analyses import ipa, map, status
+from gdbhyp.analyses import ipa, map, status, vcpu
 from gdbhyp.analyses.exception import last_exception
 from gdbhyp.analyses.walk import Roots
 from gdbhyp.arch.regimes import Regime
@@ -24,8 +24,10 @@ from gdbhyp.arch.worlds import Hcr
 from gdbhyp.engine.machine import Reader
 from gdbhyp.engine.stop import Stop
 from gdbhyp.errors import BadInput, GdbhypError
+from gdbhyp.hypervisors.guest import guest
+from gdbhyp.hypervisors.linux.kernel import find_kernel
 from gdbhyp.hypervisors.linux.roots import from_vmcoreinfo
-from gdbhyp.hypervisors.vms import find_vms
+from gdbhyp.hypervisors.vms import Vcpu, Vm, find_vms
 from gdbhyp.targets import notes, snapshot
 from gdbhyp.targets.corefile import Mapped, write_core
 from gdbhyp.targets.flat import merged
@@ -255,10 +257,21 @@ def _questions(cpu: Stop) -> Iterator[Callable[[], object]]:
 
 
 def _questions_about_vms(stop: Stop) -> Iterator[Callable[[], object]]:
-    """Yield a question for the stage 2 of each VM; those that are loaded on a CPU are asked about with the CPU."""
-    for vm in find_vms(stop).vms:
+    """Yield questions for each VM: its stage 2, and the state and stage 1 of its vCPUs; and for the host's kernel."""
+    found = find_vms(stop)
+    if found.host:
+        # Where the snapshot is opened, nothing of this kernel may be in a cache.
+        yield partial(find_kernel, stop, afresh=True)
+    for vm in found.vms:
         roots = Roots(vttbr=vm.vttbr, vtcr=vm.vtcr)
         yield partial(_exhaust, stop, map.Question(regime=Regime.EL10, stages="2", roots=roots))
+        for each in vm.vcpus:
+            yield partial(vcpu.vcpu_report, stop, vm, each)
+            yield partial(_stage1_of, stop, vm, each)
+
+
+def _stage1_of(stop: Stop, vm: Vm, each: Vcpu) -> None:
+    _exhaust(guest(stop, vm, each).stop, map.Question(regime=Regime.EL10, stages="1"))
 
 
 def _exhaust(stop: Stop, question: map.Question) -> None:

@@ -132,14 +132,16 @@ _known: list[tuple[Image, int, Table]] = []
 _MOST_KNOWN = 4
 
 
-def find_kernel(stop: Stop) -> Kernel:
+def find_kernel(stop: Stop, *, afresh: bool = False) -> Kernel:
     """Return the host's Linux kernel, from any stop.
 
     What was found once is verified (its build ID, and where it is) and used again; so is what the cache folder holds.
+    ``afresh`` reads everything from the target's memory all the same.
 
     :raises NoKernel: if no CPU's registers lead to one, or memory that it needs is missing.
     """
-    return _again(stop) or _from_cache(stop) or _afresh(stop)
+    known = None if afresh else _again(stop) or _from_cache(stop)
+    return known or _afresh(stop)
 
 
 def _again(stop: Stop) -> Kernel | None:
