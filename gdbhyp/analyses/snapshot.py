@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from gdbhyp import __version__
-from gdbhyp.analyses import ipa, map, status, vcpu
+from gdbhyp.analyses import frame, ipa, map, status, vcpu
 from gdbhyp.analyses.exception import last_exception
 from gdbhyp.analyses.walk import Roots
 from gdbhyp.arch.regimes import Regime
@@ -267,11 +267,14 @@ def _questions_about_vms(stop: Stop) -> Iterator[Callable[[], object]]:
         yield partial(_exhaust, stop, map.Question(regime=Regime.EL10, stages="2", roots=roots))
         for each in vm.vcpus:
             yield partial(vcpu.vcpu_report, stop, vm, each)
-            yield partial(_stage1_of, stop, vm, each)
+            yield partial(_space_of, stop, vm, each)
 
 
-def _stage1_of(stop: Stop, vm: Vm, each: Vcpu) -> None:
-    _exhaust(guest(stop, vm, each).stop, map.Question(regime=Regime.EL10, stages="1"))
+def _space_of(stop: Stop, vm: Vm, each: Vcpu) -> None:
+    """Ask for a vCPU's code at its PC, its callers, and its stage 1."""
+    asked = guest(stop, vm, each).stop
+    frame.frame(asked, lambda code, address: None)
+    _exhaust(asked, map.Question(regime=Regime.EL10, stages="1"))
 
 
 def _exhaust(stop: Stop, question: map.Question) -> None:

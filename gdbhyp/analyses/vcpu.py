@@ -132,9 +132,9 @@ def vcpu_report(
     from gdbhyp.hypervisors.linux.objects import struct_at
 
     if vcpu.object is None or vm.root is None:
+        seen = "" if vcpu.cpu is None else f"; its registers are those of CPU {vcpu.cpu}"
         raise GdbhypError(
-            f"VM {vm.vm} was only seen {vm.how}: where its hypervisor saves a vCPU is not known. Its registers are "
-            f"those of CPU {vcpu.cpu}"
+            f"where the hypervisor saves the vCPUs of VM {vm.vm} is not known (it was found {vm.how}){seen}"
         )
     found = struct_at(find_kernel(stop), "kvm_vcpu", vcpu.object)
     context = saved.context(found)
