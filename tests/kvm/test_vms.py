@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import pytest
 from support.gdb_session import CommandError
 
 from kvm.debugger import Debugger
+from kvm.rig import NVHE, VHE_6_12
 
 _SYMBOL = re.compile(r"RIG symbol: ([0-9a-f]{16}) (\w) ([^\s\[]+)\s*$", re.MULTILINE)
 
@@ -182,3 +186,38 @@ def test_host_behind_stage2(hyp: Debugger) -> None:
     walk = hyp.session.json(f"hyp-walk {page:#x} --stage2 --vm host")
     assert int(walk["output"], 16) == page
     assert walk["vmid"] == 0
+
+
+def _offline(file: Path, folder: Path) -> list[dict[str, Any]]:
+    """Ask ``gdbhyp vms`` of a file, with nothing in the cache."""
+    environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "empty")}
+    run = subprocess.run(
+        [sys.executable, "-m", "gdbhyp.cli.main", "vms", str(file), "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
+    assert run.returncode == 0, run.stderr
+    return [json.loads(line) for line in run.stdout.splitlines()]
+
+
+def test_snapshot_of_tables(hyp: Debugger, tmp_path: Path) -> None:
+    """A snapshot of what translation needs has what names the VMs, also where this kernel was never seen."""
+    hyp.stop_in_host()
+    live = _vms(hyp)
+    hyp.session.run(f"hyp-snapshot {tmp_path / 'machine'} --tables-only")
+    assert _offline(tmp_path / "machine", tmp_path) == live
+
+
+def test_dump_without_registers(hyp: Debugger, tmp_path: Path) -> None:
+    """QEMU's own dump has no register of EL1 or EL2: the kernel is searched for, and its VMs are found."""
+    hyp.stop_in_host()
+    if hyp.rig.target not in (NVHE, VHE_6_12):
+        return  # One with a long table of symbols and one with a short one: a dump takes half a GiB.
+    live = _vms(hyp)
+    hyp.session.run(f"monitor dump-guest-memory {tmp_path / 'dump'}")
+    found = _offline(tmp_path / "dump", tmp_path)
+    (tmp_path / "dump").unlink()
+    same = ("vm", "vmid", "vtcr", "root", "memslots", "object", "process")
+    assert [[vm[key] for key in same] for vm in found] == [[vm[key] for key in same] for vm in live]

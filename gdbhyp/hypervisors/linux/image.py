@@ -133,8 +133,11 @@ _IPS_48, _IPS_52, _DS = 5 << 32, 6 << 32, 1 << 59
 
 
 def usual_controls() -> Iterator[int]:
-    """Yield values of TCR_EL1 as kernels are configured: granule and VA size of the upper range."""
-    for granule, sizes in ((0b10, (48, 39, 52)), (0b11, (48, 52, 42)), (0b01, (47, 48, 52, 36))):
+    """Yield values of TCR_EL1 as kernels are configured: granule and VA size of the upper range.
+
+    The larger sizes go first: below the root for 52 bits, a table would do for the image with 48, but for nothing else.
+    """
+    for granule, sizes in ((0b10, (52, 48, 39)), (0b11, (52, 48, 42)), (0b01, (52, 48, 47, 36))):
         for size in sizes:
             large = size == 52
             ds = _DS if large and granule != 0b11 else 0
