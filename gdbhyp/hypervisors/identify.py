@@ -24,6 +24,7 @@ _VECTORS_SIZE = 0x800
 _ESB, _NOP, _BTI_J = 0xD503_221F, 0xD503_201F, 0xD503_249F
 _PUSH_X0_X1 = 0xA9BF_07E0  # stp x0, x1, [sp, #-16]!
 _MRS_X0_ESR_EL2 = 0xD53C_5200
+_MSR_TPIDRRO_EL0_X30 = 0xD51B_D07E
 _ADD_SP_SP_X0 = 0x8B20_63FF
 _SUB_X0_SP_X0 = 0xCB20_63E0
 # Xen programs its own set of memory types; xen/arch/arm, MAIR_EL2 as read from Xen 4.17.
@@ -83,6 +84,9 @@ def _by_vectors(stop: Stop, vectors: PA, code: Sequence[int], e2h: bool, kernel_
         return Identity(
             "kvm-vhe", ("VBAR_EL2 points to the Linux kernel's own vectors (VHE)",), None, vectors
         )
+    if e2h and kernel_address and _is_trampoline(code):
+        why = "VBAR_EL2 points to the Linux kernel's vectors for user space with page table isolation (VHE)"
+        return Identity("kvm-vhe", (why,), None, vectors)
     guest, host = _is_kvm_guest(code), _is_kvm_host(code)
     if guest and kernel_address:
         why = "VBAR_EL2 points to KVM's guest vectors at a kernel address (VHE)"
@@ -116,6 +120,11 @@ def _entry(code: Sequence[int], offset: int) -> Sequence[int]:
 
 def _is_branch(word: int) -> bool:
     return word >> 26 == 0b000101
+
+
+def _is_trampoline(code: Sequence[int]) -> bool:
+    """Each of the four vectors for AArch64 user space puts a register aside before anything else."""
+    return all(_entry(code, offset)[0] == _MSR_TPIDRRO_EL0_X30 for offset in range(0x400, 0x600, 0x80))
 
 
 def _is_kvm_guest(code: Sequence[int]) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from unit.linuxhost import BASE, BUILD_ID, DATA, IMAGE, LINEAR, VECTORS, LinuxHost
-from unit.machines import FORMAT, HCR_GUEST
+from unit.machines import FORMAT, HCR_GUEST, HYP_TEXT
 from unit.pagetables import EVERYTHING, stage1_tcr
 
 from gdbhyp.analyses.vcpu import choose, vcpu_report
@@ -159,6 +159,26 @@ def test_left_loaded_by_a_vhe_host() -> None:
     assert found.registers_from.startswith("EL1 registers live on CPU 0")
     registers = found.stop.machine.registers
     assert (registers.get("TTBR0_EL1"), registers.get("X5")) == (0x6000, 0x105)
+
+
+def test_user_space_of_a_vhe_host_with_page_table_isolation() -> None:
+    """What is mapped then is a trampoline at the image's end, by a table beside the kernel's own."""
+    host = _host()
+    place, code, table, own = 0xFFFF_FBFF_FDBF_7000, IMAGE + 0x4_C000, IMAGE + 0x4_D000, IMAGE + 0x4_F000
+    for offset in range(0x400, 0x600, 0x80):
+        host.memory.write(code + offset, (0xD51B_D07E).to_bytes(4, "little"))
+    trampoline = host.tables(48, 0)
+    trampoline.map(place, code, 3, HYP_TEXT)
+    host.memory.pages[table >> 12] = host.memory.pages[trampoline.root >> 12]
+    host.memory.pages[own >> 12] = host.memory.pages[host.host.root >> 12]
+    tcr = host.registers["TCR_EL1"]
+    vhe = {"HCR_EL2": 1 << 34 | 1 << 27 | 1 << 31, "CPSR": 0, "PC": 0x40_0000, "VBAR_EL2": place}
+    host.cpus = [vhe | {"TTBR1_EL2": table | 1, "TCR_EL2": tcr, "TTBR1_EL1": 0, "TCR_EL1": 0, "TTBR0_EL2": 0}]
+    for how in ("is a table of its image", "found before"):
+        assert how in find_kernel(host.stop()).how
+    kernel._known.clear()
+    assert "in the cache" in find_kernel(host.stop()).how
+    assert [_essence(vm)[:3] for vm in find_vms(host.stop()).vms] == [row[:3] for row in EXPECTED]
 
 
 def test_guest_as_a_stop() -> None:

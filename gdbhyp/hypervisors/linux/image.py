@@ -25,7 +25,8 @@ from gdbhyp.hypervisors.linux import btf, kallsyms, ksymtab
 from gdbhyp.hypervisors.linux.kallsyms import Kallsyms
 from gdbhyp.hypervisors.linux.memory import KernelMemory, of_host
 
-_PAGE = 0x1000
+PAGE = 0x1000
+"""The smallest page of a kernel, to which its tables are aligned."""
 _CHUNK = 0x40000
 # How far behind an address in the text kallsyms may be, and how far behind that the types.
 _FARTHEST = 0x600_0000
@@ -33,6 +34,7 @@ _TYPES_WITHIN = 0x200_0000
 _DIGITS = b"".join(b"%d\0" % digit for digit in range(10))
 _BUILD_ID_NOTE = b"\x04\0\0\0\x14\0\0\0\x03\0\0\0GNU\0"
 _BUILD_ID_SIZE = 20
+_BADDR = 0xFFFF_FFFF_F000
 _BANNER = re.compile(rb"Linux version \d[^\0\n]{0,400}")
 
 
@@ -73,6 +75,12 @@ class Table:
     ttbr1: int
     tcr: int
     why: str
+    of_vhe: bool = False
+
+    @property
+    def root(self) -> int:
+        """The physical address of the table."""
+        return self.ttbr1 & _BADDR
 
 
 def anchors(stop: Stop) -> Iterator[Anchor]:
@@ -125,7 +133,7 @@ def tables(cpus: Sequence[Stop]) -> Iterator[Table]:
             ttbr, tcr = cpu.optional(f"TTBR1_{suffix}"), cpu.optional(f"TCR_{suffix}")
             if ttbr and tcr and (ttbr, tcr) not in seen:
                 seen.add((ttbr, tcr))
-                yield Table(ttbr, tcr, f"TTBR1_{suffix} of CPU {cpu.cpu}")
+                yield Table(ttbr, tcr, f"TTBR1_{suffix} of CPU {cpu.cpu}", suffix == "EL2")
 
 
 _GRANULE_BITS = {0b10: 12, 0b01: 14, 0b11: 16}
@@ -159,12 +167,10 @@ class ReadOnly:
 
 def scan(memory: Reader, start: int, limit: int = _FARTHEST) -> ReadOnly | None:
     """Look for kallsyms from physical address ``start`` on; stop where no memory is, or after ``limit`` bytes."""
-    start -= start % _PAGE
+    start -= start % PAGE
     data = bytearray()
     searched, behind = 0, 0
-    while len(data) < limit:
-        if not _extend(memory, start, data):
-            return _found(start, data) if behind else None
+    while len(data) < limit and _extend(memory, start, data):
         if not behind:
             at = data.find(_DIGITS, searched)
             searched = max(0, len(data) - len(_DIGITS))
@@ -176,7 +182,7 @@ def scan(memory: Reader, start: int, limit: int = _FARTHEST) -> ReadOnly | None:
                 return found
             if len(data) >= behind:
                 behind = 0
-    return None
+    return _found(start, data) if behind else None
 
 
 # The names go before the tokens; those of a million symbols take no more.
@@ -194,6 +200,14 @@ def search(memory: Reader, ranges: Sequence[tuple[int, int]]) -> Iterator[ReadOn
                 found = scan(memory, max(start, at + tokens - _NAMES_BEFORE), 2 * _NAMES_BEFORE)
                 if found is not None:
                     yield found
+
+
+def scan_before(memory: Reader, end: int) -> ReadOnly | None:
+    """Look for kallsyms before physical address ``end``, that of a table which the image has behind its data."""
+    for start in range(end - _TYPES_WITHIN, end, 16 * PAGE):
+        if _extend(memory, start, bytearray(), PAGE):
+            return scan(memory, start, end - start)
+    return None
 
 
 def _is_worth_a_try(size: int, behind: int) -> bool:
@@ -257,7 +271,7 @@ def map_of(
         with contextlib.suppress(GdbhypError):
             memory = of_host(machine, table.ttbr1, table.tcr)
             first = memory.physical(found.symbols.first)
-            samples = (found.start, found.end - _PAGE, found.start + (found.symbols.base_offset or 0))
+            samples = (found.start, found.end - PAGE, found.start + (found.symbols.base_offset or 0))
             inside = [pa for pa in samples if first is not None and pa >= first]
             if (
                 first is not None
@@ -320,7 +334,7 @@ def _types_at(data: bytearray, start: int) -> int:
 
 def describe(machine: Machine, found: ReadOnly, first: int, table: Table) -> Image:
     """Read the rest of an image whose first symbol is at physical address ``first``."""
-    root = table.ttbr1 & 0xFFFF_FFFF_F000
+    root = table.root
     inside = found.end <= root < found.end + _TYPES_WITHIN
     data, types_at, types = read_rest(
         machine.memory, found, first, root if inside else found.end + _TYPES_WITHIN

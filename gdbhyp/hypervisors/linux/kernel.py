@@ -11,9 +11,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from gdbhyp.arch.spaces import PA, VA
 from gdbhyp.engine.machine import Machine
@@ -22,6 +23,7 @@ from gdbhyp.errors import BadInput, GdbhypError
 from gdbhyp.hypervisors.linux import cache
 from gdbhyp.hypervisors.linux.btf import Btf
 from gdbhyp.hypervisors.linux.image import (
+    PAGE,
     Anchor,
     Image,
     ReadOnly,
@@ -31,6 +33,7 @@ from gdbhyp.hypervisors.linux.image import (
     describe,
     map_of,
     scan,
+    scan_before,
     search,
     tables,
     tables_in_image,
@@ -196,33 +199,41 @@ def _remember(image: Image, first: int, table: Table) -> None:
 
 
 def _from_cache(stop: Stop) -> Kernel | None:
-    """Return a kernel of the cache folder, if an anchor is one of its vectors."""
+    """Return a kernel of the cache folder, if what the CPUs' registers hold is part of it."""
     headers = list(cache.headers())
-    if not headers:
-        return None
-    for anchor in anchors(stop):
-        for header in headers:
-            for offset in header["vectors"]:
-                first = (anchor.pa & ~0x7FF) - offset
-                try:
-                    note = stop.machine.memory.read(first + header["note"] + 16, 20).hex()
-                except GdbhypError:
-                    continue
-                if note != header["build_id"]:
-                    continue
-                image = cache.load(note)
-                if image is None:
-                    continue
-                kernel = _place(
-                    stop.machine,
-                    image,
-                    first,
-                    _candidates(stop, image, first),
-                    f"{anchor.why} points into it, and it is in the cache",
-                )
-                if kernel is not None:
-                    return kernel
+    for header in headers:
+        for first, why in _guesses(stop, header):
+            image = _cached(stop, header, first)
+            candidates = _candidates(stop, image, first) if image is not None else ()
+            how = f"{why}, and it is in the cache"
+            kernel = _place(stop.machine, image, first, candidates, how) if image is not None else None
+            if kernel is not None:
+                return kernel
     return None
+
+
+# Around swapper_pg_dir are the tables of which one is loaded while user space runs with page table isolation.
+_PAGES_BESIDE = range(-4, 5)
+
+
+def _guesses(stop: Stop, header: Mapping[str, Any]) -> Iterator[tuple[int, str]]:
+    """Yield physical addresses where a cached kernel's first symbol would be, and why."""
+    for anchor in anchors(stop):
+        for offset in header["vectors"]:
+            yield (anchor.pa & ~0x7FF) - offset, f"{anchor.why} points into it"
+    if header["root"] is not None:
+        for table in tables(stop.cpus()):
+            for page in _PAGES_BESIDE:
+                yield table.root + page * PAGE - header["root"], f"{table.why} is a table of its image"
+
+
+def _cached(stop: Stop, header: Mapping[str, Any], first: int) -> Image | None:
+    """Return the image of a cached kernel if its build ID stands where it would be."""
+    try:
+        note = stop.machine.memory.read(first + header["note"] + 16, 20).hex()
+    except GdbhypError:
+        return None
+    return cache.load(note) if note == header["build_id"] else None
 
 
 def _candidates(stop: Stop, image: Image, first: int) -> Iterator[Table]:
@@ -244,6 +255,11 @@ def _afresh(stop: Stop) -> Kernel:
             kernel = _found(stop, found, f"{anchor.why} points into it")
             if kernel is not None:
                 return kernel
+    for table in tables(stop.cpus()):
+        found = scan_before(stop.machine.memory, table.root) if table.of_vhe else None
+        kernel = _found(stop, found, f"{table.why} is a table of its image") if found is not None else None
+        if kernel is not None:
+            return kernel
     # All of a dump can be searched; a live target's memory is too slow to read for that.
     for found in search(stop.machine.memory, stop.ram() if stop.origin != "live" else ()):
         kernel = _found(stop, found, "its table of symbols was found by a search of memory")
