@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _SHOWN = 20
 _CHECKED = 100
+_DRAWN = 1000
 _REASONS = ("wfx", "fp", "svc", "hvc", "smc", "sysreg", "iabt", "dabt", "irq", "fiq", "serror")
 
 
@@ -99,8 +100,10 @@ def _check(context: Context, arguments: Namespace) -> Any:
 def _show(context: Context, arguments: Namespace) -> Any:
     from gdbhyp.trace import listing
 
-    count = _SHOWN if arguments.last is None else small_number(arguments.last, "--last")
     wanted = _filter(context, arguments)
+    if arguments.timeline:
+        return _timeline(context, arguments, wanted)
+    count = _SHOWN if arguments.last is None else small_number(arguments.last, "--last")
     if arguments.file is None:
         tracer = context.tracer()
         recording = tracer.recording()
@@ -108,6 +111,24 @@ def _show(context: Context, arguments: Namespace) -> Any:
     file = _open(arguments.file)
     report = listing.last(_exceptions(file), wanted, count, names=file.header.host_calls)
     return replace(report, problems=tuple(file.notes))
+
+
+def _timeline(context: Context, arguments: Namespace, wanted: Filter) -> Any:
+    from gdbhyp.trace.listing import no_symbol
+    from gdbhyp.trace.timeline import timeline
+    from gdbhyp.trace.worlds import WorldTracker
+
+    count = _DRAWN if arguments.last is None else small_number(arguments.last, "--last")
+    columns = 0 if arguments.columns is None else small_number(arguments.columns, "--columns")
+    if arguments.file is None:
+        tracer = context.tracer()
+        recording = tracer.recording()
+        events, vhe, symbol = recording.judged(), recording.statistics.tracker.vhe, tracer.symbol
+        return timeline(events, WorldTracker(vhe=vhe), wanted, max(count, 1), symbol, columns)
+    file = _open(arguments.file)
+    tracker = WorldTracker(vhe=file.header.vhe)
+    report = timeline(_events(file), tracker, wanted, max(count, 1), no_symbol, columns)
+    return replace(report, notes=tuple(file.notes))
 
 
 def _stat(context: Context, arguments: Namespace) -> Any:
@@ -224,8 +245,9 @@ def _times(text: str | None) -> tuple[int, int] | None:
 
 _FILE = Argument(
     ("file",),
-    "a trace: a file that 'save' or 'export' wrote, a ring of the TCG plugin, or a log of QEMU's '-d int'; in GDB, "
-    "without it, the recording",
+    "a trace: a file that 'save' or 'export' wrote, a ring of the TCG plugin, a log of QEMU's '-d int', or a real "
+    "machine's: the text of 'trace-cmd report' or 'perf script' with kvm_entry and kvm_exit; in GDB, without it, the "
+    "recording",
     "path",
     optional=True,
 )
@@ -250,6 +272,11 @@ _FILTERS = (
     Argument(
         ("--time",), "only those of a time: FIRST-LAST, in milliseconds from the beginning", "text", "RANGE"
     ),
+    Argument(
+        ("--timeline",),
+        f"draw who ran when instead, a lane a CPU, over the last {_DRAWN} exceptions or --last N",
+    ),
+    Argument(("--columns",), "how wide a timeline is; as wide as the terminal if not said", "text", "N"),
 )
 
 COMMAND = Command(

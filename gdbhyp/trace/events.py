@@ -26,6 +26,10 @@ EC_IABT_LOWER = 0x20
 EC_DABT_LOWER = 0x24
 
 
+CLASS_ONLY = 1 << 63
+"""Set in ``Taken.esr`` where a source tells only the exception class: no bit of a register, ESR_ELx[63:56] are RES0."""
+
+
 class Taken(NamedTuple):
     """An exception taken to EL2.
 
@@ -70,7 +74,8 @@ class Taken(NamedTuple):
     @property
     def syndrome(self) -> int | None:
         """ESR_EL2 where it describes this exception: never for IRQ and FIQ, which leave the old value there."""
-        return None if self.ec is None else self.esr
+        esr = self.esr
+        return None if self.ec is None or esr is None or esr & CLASS_ONLY else esr
 
     @property
     def ec(self) -> int | None:
@@ -87,7 +92,7 @@ class Returned(NamedTuple):
     """An exception return from EL2 to ``to_el``, 2 included, at ``pc``.
 
     ``cpu`` is None when the source does not say which CPU returned. ``vector_base`` is VBAR_EL2 at the return, that is
-    where the next exception will arrive.
+    where the next exception will arrive. ``world`` is who goes on where the source says that and no register.
     """
 
     seq: int
@@ -99,6 +104,7 @@ class Returned(NamedTuple):
     vttbr: int | None = None
     vtcr: int | None = None
     vector_base: int | None = None
+    world: str | None = None
 
 
 class Maintained(NamedTuple):

@@ -14,10 +14,12 @@ from gdbhyp.errors import BadInput
 from gdbhyp.trace import files
 from gdbhyp.trace.events import Event, Taken
 from gdbhyp.trace.listing import EventRow, row
-from gdbhyp.trace.statistics import HostCalls
-from gdbhyp.trace.worlds import Party, WorldTracker
+from gdbhyp.trace.spans import Span, Spans, moment
+from gdbhyp.trace.statistics import HostCalls, syndrome_of
+from gdbhyp.trace.worlds import HYPERVISOR, Party, WorldTracker
 
-_CPUS, _VMS = 1, 2
+# Process numbers: one for all CPUs, and one for each world.
+_CPUS, _WORLDS = 1, 2
 
 
 @dataclass(frozen=True)
@@ -84,76 +86,83 @@ def _chrome(file: TextIO, events: Iterable[Event], tracker: WorldTracker, host_c
 
 
 class _Timeline:
-    """Turns events into slices of who ran on each CPU, and exceptions as instants.
-
-    A slice of a world ends with its exception and begins where EL2 was left; where a source does not tell that, the
-    slice begins at the exception before, EL2's own work included. Without a clock an event takes a microsecond.
-    """
+    """Turns spans into slices, on a track of their CPU and on one of their world, and exceptions into instants."""
 
     def __init__(self, tracker: WorldTracker, host_calls: HostCalls) -> None:
-        self._tracker = tracker
+        self._spans = Spans(tracker)
         self._host_calls = host_calls
-        self._before: dict[int, float] = {}
-        self._named: set[tuple[int, int]] = set()
-        self._vms: dict[tuple[Party, int], int] = {}
+        self._named: set[tuple[int, int | None]] = set()
+        self._processes: dict[Party, int] = {}
 
     def items(self, events: Iterable[Event]) -> Iterator[dict[str, Any]]:
         """Yield the objects of the trace format."""
         yield _name("process_name", _CPUS, 0, "CPUs")
-        yield _name("process_name", _VMS, 0, "worlds")
         for event in events:
-            party = self._tracker.take(event)
+            party, spans = self._spans.take(event)
+            for span in spans:
+                yield from self._slices(span)
             if type(event) is Taken and party is not None:
-                yield from self._exception(event, party)
+                yield from self._thread(_CPUS, event.cpu, f"CPU {event.cpu}")
+                yield self._instant(event, self._spans.tracker.settle(party))
 
-    def _exception(self, event: Taken, party: Party) -> Iterator[dict[str, Any]]:
-        now = _when(event.time, event.seq)
-        before = self._before.get(event.cpu)
-        left = self._tracker.return_before(event)
-        entered = None if left is None else _when(left.time, left.seq)
-        yield from self._new_track(_CPUS, event.cpu, f"CPU {event.cpu}")
-        if before is not None and entered is not None and before <= entered <= now:
-            yield _slice("hypervisor", _CPUS, event.cpu, before, entered)
-            before = entered
-        if before is not None and event.from_el != 2:
-            yield _slice(_title(party), _CPUS, event.cpu, before, now)
-            track = self._vms.setdefault((party, event.cpu), len(self._vms))
-            yield from self._new_track(_VMS, track, f"{_title(party)} on CPU {event.cpu}")
-            yield _slice(f"CPU {event.cpu}", _VMS, track, before, now)
-        self._before[event.cpu] = now
+    def _slices(self, span: Span) -> Iterator[dict[str, Any]]:
+        """Yield a slice on the CPU's track and, unless it is EL2's, one on the world's, which has a track a CPU."""
+        party = self._spans.tracker.settle(span.party)
+        yield from self._thread(_CPUS, span.cpu, f"CPU {span.cpu}")
+        yield _slice(_title(party), _CPUS, span)
+        if party == HYPERVISOR:
+            return
+        process = self._processes.setdefault(party, _WORLDS + len(self._processes))
+        yield from self._process(process, _title(party))
+        yield from self._thread(process, span.cpu, f"on CPU {span.cpu}")
+        yield _slice(f"CPU {span.cpu}", process, span)
+
+    def _instant(self, event: Taken, party: Party) -> dict[str, Any]:
         cells = row(event, party, names=self._host_calls)
         arguments = {
             name: _cell(name, getattr(cells, name))
-            for name in ("pc", "esr", "far", "ipa", "x0", "call", "vmid", "seq")
+            for name in ("seq", "world", "vmid", "exception", "ec", "pc", "esr", "far", "ipa", "x0", "call")
             if getattr(cells, name) is not None
         }
-        yield {
+        if event.syndrome is not None:
+            syndrome = syndrome_of(event.syndrome)
+            arguments["class"] = syndrome.ec.name
+            arguments["fields"] = {f.name: f.text or f.value for f in syndrome.fields}
+        return {
             "name": cells.summary,
             "ph": "i",
             "s": "t",
-            "ts": now,
+            "ts": moment(event.time, event.seq) / 1000,
             "pid": _CPUS,
             "tid": event.cpu,
             "args": arguments,
         }
 
-    def _new_track(self, process: int, thread: int, title: str) -> Iterator[dict[str, Any]]:
+    def _process(self, process: int, title: str) -> Iterator[dict[str, Any]]:
+        if (process, None) not in self._named:
+            self._named.add((process, None))
+            yield _name("process_name", process, 0, title)
+
+    def _thread(self, process: int, thread: int, title: str) -> Iterator[dict[str, Any]]:
         if (process, thread) not in self._named:
             self._named.add((process, thread))
             yield _name("thread_name", process, thread, title)
-
-
-def _when(time: int | None, seq: int) -> float:
-    """Return the time in microseconds."""
-    return float(seq) if time is None else time / 1000
 
 
 def _title(party: Party) -> str:
     return party.world if party.vmid is None else f"{party.world} VMID {party.vmid}"
 
 
-def _slice(name: str, process: int, thread: int, begin: float, end: float) -> dict[str, Any]:
-    return {"name": name, "ph": "X", "ts": begin, "dur": end - begin, "pid": process, "tid": thread}
+def _slice(name: str, process: int, span: Span) -> dict[str, Any]:
+    begin = span.begin / 1000
+    return {
+        "name": name,
+        "ph": "X",
+        "ts": begin,
+        "dur": span.end / 1000 - begin,
+        "pid": process,
+        "tid": span.cpu,
+    }
 
 
 def _name(what: str, process: int, thread: int, title: str) -> dict[str, Any]:

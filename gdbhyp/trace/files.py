@@ -17,6 +17,8 @@ from typing import Any, BinaryIO
 from gdbhyp.errors import BadInput
 from gdbhyp.trace import tcg_ring
 from gdbhyp.trace.events import Event, Lost, Maintained, Returned, State, Taken
+from gdbhyp.trace.linux_text import KvmTextParser, looks_like_kvm_text
+from gdbhyp.trace.linux_text import notes_of as kvm_text_notes
 from gdbhyp.trace.qemu_log import QemuLogParser, looks_like_log
 from gdbhyp.trace.worlds import WORLDS
 
@@ -163,11 +165,14 @@ def open_trace(path: str) -> TraceFile:
         return _open_ring(path, file)
     if beginning.lstrip()[:1] == b"{":
         return _open_json_lines(path, file)
+    if looks_like_kvm_text(beginning):
+        return _open_kvm_text(path, file)
     if not looks_like_log(beginning) and not _has_log_later(path, file):
         file.close()
         raise BadInput(
             f"{path} is not a trace: neither a trace file of gdbhyp, nor a ring of its TCG plugin, nor a log "
-            "of QEMU's '-d int', which has 'Taking exception' lines"
+            "of QEMU's '-d int', which has 'Taking exception' lines, nor the text of 'trace-cmd report' or 'perf "
+            "script' with kvm_exit"
         )
     return _open_log(path, file)
 
@@ -231,6 +236,23 @@ def _open_log(path: str, file: BinaryIO) -> TraceFile:
         notes.extend(log_notes(parser))
 
     return TraceFile(Header("log"), batches(), notes)
+
+
+def _open_kvm_text(path: str, file: BinaryIO) -> TraceFile:
+    notes: list[str] = []
+
+    def batches() -> Iterator[list[Event]]:
+        parser = KvmTextParser()
+        with file:
+            for chunk in _chunks(path, file):
+                yield parser.feed(chunk)
+            yield parser.finish()
+        if parser.foreign and not parser.exits:
+            raise BadInput(f"{path} has kvm_exit events, but of another architecture than arm64")
+        notes.extend(kvm_text_notes(parser))
+
+    # The host's kernel made these events, so that each guest was entered from the host and exits to it.
+    return TraceFile(Header("linux", vhe=True), batches(), notes)
 
 
 def log_notes(parser: QemuLogParser) -> list[str]:

@@ -12,7 +12,7 @@ from gdbhyp.arch.spaces import IPA, VA, Word
 from gdbhyp.arch.syndrome import SyndromeContext, decode_esr
 from gdbhyp.arch.worlds import World
 from gdbhyp.trace.events import FIQ, IRQ, KIND_NAMES, SERROR, Taken
-from gdbhyp.trace.statistics import KIND_TITLES, HostCalls, call_text, hpfar_ipa
+from gdbhyp.trace.statistics import HostCalls, call_text, hpfar_ipa, reason_name
 from gdbhyp.trace.worlds import Party
 
 REASONS: dict[str, frozenset[int]] = {
@@ -163,7 +163,9 @@ def row(event: Taken, party: Party, symbol: Symbol = no_symbol, names: HostCalls
         from_el=event.from_el,
         exception=KIND_NAMES[event.kind],
         ec=event.ec,
-        summary=KIND_TITLES[event.kind] if syndrome is None else _summary(event, party, syndrome, names),
+        summary=reason_name(event.ec, event.kind)
+        if syndrome is None
+        else _summary(event, party, syndrome, names),
         pc=None if event.elr is None else VA(event.elr),
         symbol=None if event.elr is None else symbol(event.elr),
         esr=None if syndrome is None else Word(syndrome),

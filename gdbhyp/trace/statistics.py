@@ -12,6 +12,7 @@ from gdbhyp.arch.spaces import IPA, VA
 from gdbhyp.arch.syndrome import Syndrome, decode_esr
 from gdbhyp.arch.worlds import World, vmid_of
 from gdbhyp.trace.events import (
+    CLASS_ONLY,
     EC_DABT_LOWER,
     EC_HVC64,
     EC_IABT_LOWER,
@@ -236,7 +237,7 @@ HostCalls = Mapping[int, str]
 
 def call_text(event: Taken, world: World, names: HostCalls) -> str | None:
     """Return the call that an HVC or SMC makes, None for other exceptions and where nothing is known of it."""
-    esr = event.esr
+    esr = event.syndrome
     if event.ec not in (EC_HVC64, EC_SMC64) or esr is None:
         return None
     return _call(_Call(esr & 0xFFFF, event.x0, event.ec == EC_HVC64), world, names.get(event.x0 or 0))
@@ -353,7 +354,7 @@ class Statistics:
             self._storms.add(event, _class(esr, kind), party, self.tracker.return_before(event))
 
     def _returned(self, event: Returned) -> None:
-        _, number, to_el, _, time, _, _, _, _ = event
+        _, number, to_el, _, time, _, _, _, _, _ = event
         self.returns += 1
         if time is not None and number is not None:
             self._times.returned(number, time, to_el, self.tracker.below(number))
@@ -366,7 +367,7 @@ class Statistics:
             self._exits[key] = self._exits.get(key, 0) + count
             if elr is not None:
                 self._pcs.add((party, elr), count)
-            if ec is None or esr is None:
+            if ec is None or esr is None or esr & CLASS_ONLY:
                 continue
             if ec in (EC_HVC64, EC_SMC64):
                 self._calls.add((party, _Call(esr & 0xFFFF, x0, ec == EC_HVC64)), count)

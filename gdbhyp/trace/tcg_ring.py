@@ -212,7 +212,18 @@ def decode(data: bytes, pause: int = 0) -> Iterator[Event]:
         elif kind == _RETURNED:
             yield make(
                 Returned,
-                (number - 1, cpu, el, elr, time - pause, hcr, vttbr, vtcr if has & _VTCR else None, vbar),
+                (
+                    number - 1,
+                    cpu,
+                    el,
+                    elr,
+                    time - pause,
+                    hcr,
+                    vttbr,
+                    vtcr if has & _VTCR else None,
+                    vbar,
+                    None,
+                ),
             )
         else:
             yield Maintained(

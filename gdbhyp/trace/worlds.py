@@ -358,7 +358,9 @@ class WorldTracker:
             self._returned_to_el2(event)
         elif event.cpu is not None:
             cpu = self._cpu(event.cpu)
-            if event.hcr is not None and event.vttbr is not None:
+            if event.world is not None:
+                cpu.in_el2, cpu.left, cpu.below = False, event, Party(cast(World, event.world))
+            elif event.hcr is not None and event.vttbr is not None:
                 cpu.in_el2, cpu.left = False, event
                 cpu.below = party_below(event.hcr, event.vttbr, event.vtcr or 0)
             else:
