@@ -117,6 +117,7 @@ class BreakSource:
     def _exception(self, hit: Hit) -> Taken:
         get = hit.get
         now = time.monotonic_ns()
+        vttbr = get("VTTBR_EL2")
         esr = get("ESR_EL2") if hit.kind in (SYNC, SERROR) else None
         ec = None if esr is None or hit.kind != SYNC else esr >> 26 & 0x3F
         event = Taken(
@@ -130,8 +131,9 @@ class BreakSource:
             hpfar=get("HPFAR_EL2") if ec in _WITH_HPFAR else None,
             elr=get("ELR_EL2"),
             spsr=get("SPSR_EL2"),
-            hcr=get("HCR_EL2"),
-            vttbr=get("VTTBR_EL2"),
+            # Without a stage-2 root it was the host, and HCR_EL2 is not worth a packet.
+            hcr=get("HCR_EL2") if vttbr else None,
+            vttbr=vttbr,
             vtcr=hit.vtcr,
             x0=get("X0") if ec in _CALLS else None,
         )

@@ -154,6 +154,29 @@ def test_beside_a_recording(start: Start) -> None:
     assert not watched(session)
 
 
+def test_cost_of_a_stop(start: Start) -> None:
+    """What is not caught costs less than three packets beside GDB's own; recording an exception costs five or six."""
+    session = start()
+    hub = "__import__('gdbhyp.plugin.vectors', fromlist=['vectors']).vectors()"
+
+    def cost() -> float:
+        before = session.python(f"[{hub}.packets, {hub}.stops]")
+        session.run("tbreak hyp_vcpu_run")
+        session.run(f"ignore {session.python('max(b.number for b in gdb.breakpoints())')} 60")
+        session.run("continue")
+        after = session.python(f"[{hub}.packets, {hub}.stops]")
+        assert after[1] - before[1] > 60
+        return float(after[0] - before[0]) / float(after[1] - before[1])
+
+    session.run("hyp-catch dabt --ipa 0x1")
+    cost()  # until it is known whose vectors they are
+    assert cost() < 3
+    session.run("delete 2")
+    session.run("hyp-trace start --source break")
+    cost()
+    assert cost() < 6
+
+
 def test_next_target(start: Start, tmp_path: Path) -> None:
     """A catch outlives its target, and is there for the next one."""
     session = start()
