@@ -56,6 +56,11 @@ def _bits(*positions: int | tuple[int, int]) -> int:
 ALWAYS = (
     Allowance(("CNTV_CTL_EL0",), "ISTATUS follows the time", _bits(2)),
     Allowance(
+        ("CNTV_CTL_EL0",),
+        "IMASK is set by a hypervisor that has given the timer's interrupt to the guest (Xen)",
+        _bits(1),
+    ),
+    Allowance(
         ("HCR_EL2",), "VSE, VI and VF are interrupts that the hypervisor has for the guest", _bits((8, 6))
     ),
     Allowance(

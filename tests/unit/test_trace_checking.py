@@ -101,10 +101,11 @@ def test_vcpus_of_one_vm_are_told_apart() -> None:
             {"VBAR_EL1": 0x8000, "ELR_EL2": 0x8200, "ELR_EL1": 0x1000, "ESR_EL1": 1, "SPSR_EL2": 0x3C5},
         ),
         (WFX, {"CNTV_CTL_EL0": 1}, {"CNTV_CTL_EL0": 5}),
+        (None, {"CNTV_CTL_EL0": 5}, {"CNTV_CTL_EL0": 7}),
         (WFX, {"APIAKEYLO_EL1": 1, "HCR_EL2": 1}, {"APIAKEYLO_EL1": 2}),
     ],
 )
-def test_explained(esr: int, before: dict[str, int], after: dict[str, int]) -> None:
+def test_explained(esr: int | None, before: dict[str, int], after: dict[str, int]) -> None:
     report = Story().left(GUEST, esr, **before).entered(GUEST, **{**before, **after}).report()
     assert report.findings == ()
     assert report.explained
@@ -120,7 +121,7 @@ def test_explained(esr: int, before: dict[str, int], after: dict[str, int]) -> N
         (SYS64 | 3 << 5, {"X3": 1}, {"X3": 2}),
         (WFX, {"SPSR_EL2": 5}, {"SPSR_EL2": 4, "ELR_EL2": 0x1004}),
         (WFX, {"ELR_EL1": 1}, {"ELR_EL1": 2, "ELR_EL2": 0x1004}),
-        (WFX, {"CNTV_CTL_EL0": 1}, {"CNTV_CTL_EL0": 7}),
+        (WFX, {"CNTV_CTL_EL0": 1}, {"CNTV_CTL_EL0": 4}),
         (WFX, {"APIAKEYLO_EL1": 1, "HCR_EL2": 1 << 41}, {"APIAKEYLO_EL1": 2}),
     ],
 )
