@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from gdbhyp.commands.classes import exception_class
 from gdbhyp.commands.declaration import Argument, Command, Context
 from gdbhyp.commands.numbers import address_range, small_number
 from gdbhyp.errors import UsageError
@@ -63,10 +64,7 @@ def _wanted(context: Context, arguments: Namespace, detail: str) -> Wanted:
 def _of_detail(what: str, detail: str) -> dict[str, Any]:
     """Return what the word behind the kind means."""
     if what == "ec":
-        ec = small_number(detail, "ec")
-        if ec > 0x3F:
-            raise UsageError(f"an exception class has six bits: {detail} is none")
-        return {"ec": ec}
+        return {"ec": exception_class(detail, "ec")}
     if what == "vmid":
         return {"vmid": small_number(detail, "vmid")}
     if not detail:

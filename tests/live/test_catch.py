@@ -194,7 +194,7 @@ WRONG = [
     ("wfx --ipa 0", "only aborts have an IPA"),
     ("hvc if", "an expression is missing behind 'if'"),
     ("hvc if $x0 +", "is no condition"),
-    ("ec 64", "has six bits"),
+    ("ec 64", "takes an exception class, such as dabt-lower or 0x24, not '64'"),
     ("vmid", "takes a number"),
     ("dabt --ipa 2-1", "is empty"),
     ("dabt too much", "one word too many"),
