@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from gdbhyp.analyses.picture import Kept, Picture
 
 _VM = Argument(
-    ("--vm",), "compare stage 2 of two VMs of one stop: --vm 1 --vm 2", "number", metavar="N", repeated=True
+    ("--vm",), "compare stage 2 of two VMs of one stop: --vm 1 --vm 2", "vm", metavar="N", repeated=True
 )
 _ALL = Argument(("-v", "--verbose"), "show every change, not only the first ones of each tree")
 

@@ -162,6 +162,10 @@ def test_hyp_with_a_space(session: GdbSession, at_store: Any) -> None:
     assert session.run("complete hyp walk --reg") == "hyp walk --regime\n"
     assert session.run("complete hyp m").split() == ["hyp", "map"]
     assert session.run("complete hyp-reg hcr_el2.tg") == "hyp-reg hcr_el2.TGE\n"
+    assert session.run("complete hyp-diff --vm 0") == "hyp-diff --vm 0\n"
+    assert session.run("complete hyp-diff --vm 7") == ""
+    assert session.run("complete hyp-trace show --ec dabt-l") == "hyp-trace show --ec dabt-lower\n"
+    assert session.run("complete hyp-help conc") == "hyp-help concatenation\n"
 
 
 def test_one_field(session: GdbSession, at_store: Any) -> None:
