@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 VM = Argument(
     ("--vm",),
     "ask VM N of hyp-vms, from any stop, as its vCPU V or its first one; or 'host', the host behind pKVM's stage 2",
-    "text",
+    "vm",
     metavar="N[.V]",
 )
 REGIME = Argument(

@@ -254,9 +254,7 @@ def test_sourced_by_another_script(installed: Venv, tmp_path: Path) -> None:
 def test_a_missing_dependency_is_one_sentence(installed: Venv, tmp_path: Path) -> None:
     path = gdbhyp(installed, "gdbinit").stdout.strip()
     absent = "python import sys; sys.modules['pygments'] = None; sys.modules['pygments.console'] = None"
-    output = in_gdb(
-        [f"source {path}", "set style enabled on", absent, SYNDROME], clean_environment(), tmp_path
-    )
+    output = in_gdb([f"source {path}", "set hyp colour on", absent, SYNDROME], clean_environment(), tmp_path)
     lines = [line for line in output.splitlines() if "missing" in line]
     assert lines == [
         "pygments is missing: activate the virtual environment that gdbhyp is installed in and start GDB again, "

@@ -36,6 +36,13 @@ LINES = {
     "walk": ("hyp-walk $pc", "hyp-walk --stage2 0x80000000", "hyp-walk --regime EL1 $ELR_EL2"),
     "at": ("hyp-at S12E1R $FAR_EL2",),
     "map": ("hyp-map", "hyp-map --stage2", "hyp-map --both --json"),
+    "find": ("hyp-find 0x40200000",),
+    "diff": ("hyp-map --stage2 --save one", "hyp-diff one"),
+    "snapshot": ("hyp-snapshot /dev/null --tables-only",),
+    "help": ("hyp-help", "hyp-help stage2"),
+    # What these know, the demo hypervisor is none of.
+    "symbols": (),
+    "vcpu": (),
 }
 ASKING = [line for name in LINES for line in LINES[name]]
 REGISTRY = [c for c in COMMANDS if c.in_gdb]
@@ -49,7 +56,7 @@ NOTHING = "nothing is being debugged: attach with 'target remote HOST:PORT' firs
 RUNNING = "the CPU is running: stop it first, with Ctrl-C or 'interrupt'"
 NO_EL2 = (
     "the stub shows no EL2 registers: start QEMU with '-M virt,virtualization=on' and a CPU that has EL2, "
-    "for example '-cpu max'"
+    "for example '-cpu max'; for another stub, 'hyp-help stubs'"
 )
 LOST = "the connection to the target is lost: attach again with 'target remote'"
 STALE = (
