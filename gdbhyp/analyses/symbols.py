@@ -7,8 +7,9 @@ from typing import ClassVar
 
 from gdbhyp.arch.spaces import VA
 from gdbhyp.engine.stop import Stop
-from gdbhyp.errors import BadInput
-from gdbhyp.hypervisors.identify import identify
+from gdbhyp.errors import GdbhypError
+from gdbhyp.hypervisors.identify import Identity, identify
+from gdbhyp.hypervisors.inner import inner
 from gdbhyp.hypervisors.linux.kernel import find_kernel
 from gdbhyp.hypervisors.linux.symbols import Names, hyp_symbols, kernel_symbols
 from gdbhyp.hypervisors.symbols import SymbolSet, joined
@@ -34,7 +35,8 @@ class SectionRow:
 class SymbolsReport:
     """What symbols there are, and where they went.
 
-    ``version`` is what the hypervisor calls itself. ``file`` is the symbol file that was written or that GDB uses,
+    ``version`` is what the hypervisor calls itself; of a guest, ``vm`` is its number, and ``hypervisor`` says what runs
+    in it. ``file`` is the symbol file that was written or that GDB uses,
     None where none was. ``program`` is the user's own file with debug information that GDB was told to move by
     ``program_offset``.
     """
@@ -52,13 +54,14 @@ class SymbolsReport:
     file: str | None = None
     program: str | None = None
     program_offset: int | None = None
+    vm: int | None = None
 
 
 @dataclass(frozen=True)
 class Symbols:
     """The symbols of a stopped machine; ``own`` are the hypervisor's, ``kernel`` those of a Linux host around it.
 
-    ``text`` is where the kernel's ``_stext`` runs, None without a kernel.
+    ``text`` is where the kernel's ``_stext`` runs, None without a kernel. Of a guest, ``vm`` is its number.
     """
 
     hypervisor: str
@@ -67,6 +70,7 @@ class Symbols:
     version: str | None = None
     build_id: str | None = None
     text: VA | None = None
+    vm: int | None = None
 
     def report(self, chosen: SymbolSet) -> SymbolsReport:
         """Return the report about those of the symbols that were ``chosen``."""
@@ -85,6 +89,7 @@ class Symbols:
             rows,
             chosen.how,
             chosen.problems,
+            vm=self.vm,
         )
 
 
@@ -93,12 +98,13 @@ def find_symbols(stop: Stop) -> Symbols:
 
     :raises GdbhypError: in a sentence, if it carries none.
     """
-    hypervisor = identify(stop).name
+    identity = identify(stop)
+    hypervisor = identity.name
     if hypervisor == "xen":
         image = find_image(stop)
         return Symbols(hypervisor, xen_symbols(image))
     if hypervisor == "unknown":
-        raise BadInput(_of_file(stop))
+        raise GdbhypError(_of_file(stop, identity))
     kernel = find_kernel(stop)
     names = Names(kernel)
     own = kernel_symbols(kernel, names)
@@ -109,7 +115,23 @@ def find_symbols(stop: Stop) -> Symbols:
     return replace(found, own=hyp_symbols(stop, kernel, names), kernel=own)
 
 
-def _of_file(stop: Stop) -> str:
+def guest_symbols(guest: Stop, vm: int) -> Symbols:
+    """Find the symbols of a Linux kernel in a guest, ``guest``, through both stages.
+
+    :raises GdbhypError: in a sentence, if no Linux kernel is recognised there.
+    """
+    if guest.optional("TTBR1_EL1") is None:
+        raise GdbhypError(
+            f"the EL1 registers of VM {vm} are not known, so its kernel is not found: say --vm {vm}.V with a vCPU "
+            "that a CPU has loaded"
+        )
+    kernel = find_kernel(inner(guest))
+    own = kernel_symbols(kernel, Names(kernel))
+    text = kernel.symbol("_stext")
+    return Symbols("linux", own, None, kernel.banner or None, kernel.build_id or None, text, vm)
+
+
+def _of_file(stop: Stop, identity: Identity) -> str:
     """Say where the symbols of a hypervisor that carries none are."""
     vectors = stop.optional("VBAR_EL2")
     name = stop.symbol(vectors) if vectors else None
@@ -117,10 +139,8 @@ def _of_file(stop: Stop) -> str:
         return (
             f"the hypervisor is none of KVM's or Xen's, and GDB has its symbols already: VBAR_EL2 is <{name}>"
         )
-    return (
-        "the hypervisor is none of KVM's or Xen's, so its memory holds no table of symbols that is known: "
-        "load its ELF file with 'symbol-file'"
-    )
+    why = "; ".join(identity.evidence)
+    return f"no table of symbols is known of this hypervisor ({why}): load its ELF file with 'symbol-file'"
 
 
 def contents(chosen: SymbolSet) -> bytes:

@@ -87,8 +87,11 @@ class SymbolFiles(Protocol):
         """Return the path of a file with this build ID that the person has loaded, None if there is none."""
         ...
 
-    def move(self, path: str, offset: int) -> None:
-        """Let the debugger read a program's own file with all its addresses moved by ``offset``."""
+    def move(self, path: str, offset: int, *, main: bool) -> None:
+        """Let the debugger read a program's own file with all its addresses moved by ``offset``.
+
+        ``main`` says that it takes the place of the file that the debugger has; else it is one more.
+        """
         ...
 
 

@@ -23,6 +23,7 @@ from gdbhyp.commands import (
     vcpu,
     vms,
     walk,
+    x,
 )
 from gdbhyp.commands.declaration import Command
 from gdbhyp.commands.offline import offline, with_dump
@@ -38,6 +39,8 @@ COMMANDS: tuple[Command, ...] = (
     offline(ipa.COMMAND),
     walk.COMMAND,
     offline(walk.COMMAND),
+    x.COMMAND,
+    offline(x.COMMAND),
     at.LIVE,
     at.BATCH,
     map.COMMAND,

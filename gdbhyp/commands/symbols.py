@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from gdbhyp.commands import roots
 from gdbhyp.commands.declaration import Argument, Command, Context
 from gdbhyp.errors import UsageError
 
@@ -23,13 +24,22 @@ def _run(context: Context, arguments: Namespace) -> Any:
         return _remove(files)
     if arguments.file and files is None:
         raise UsageError("--file is for GDB, which reads the file's debug information")
-    found = symbols.find_symbols(context.stop())
+    found = _find(context, arguments)
     program = _program(files, found, arguments.file)
     chosen = symbols.choose(found, with_kernel=not arguments.no_kernel and program is None)
     report = found.report(chosen)
     if arguments.elf:
         return _written(report, symbols.contents(chosen), arguments.elf)
     return _given(files, found, report, chosen, program)
+
+
+def _find(context: Context, arguments: Namespace) -> Symbols:
+    from gdbhyp.analyses import symbols
+
+    if arguments.vm is None:
+        return symbols.find_symbols(context.stop())
+    number, _ = roots.vm_number(arguments.vm)
+    return symbols.guest_symbols(roots.vm_option(context, arguments).stop(), number)
 
 
 def _remove(files: SymbolFiles | None) -> Any:
@@ -89,12 +99,12 @@ def _given(
     if files is None:
         return report
     if program is not None:
-        files.move(*program)
+        files.move(*program, main=found.vm is None)
         report = replace(report, program=program[0], program_offset=program[1])
-        if not report.sections or found.kernel is None:
-            files.take_back()
+        if found.kernel is None:
             return report
-    return replace(report, file=files.give(report.hypervisor, symbols.contents(chosen), tuple(chosen.code())))
+    name = report.hypervisor if report.vm is None else f"vm{report.vm}"
+    return replace(report, file=files.give(name, symbols.contents(chosen), tuple(chosen.code())))
 
 
 COMMAND = Command(
@@ -102,6 +112,7 @@ COMMAND = Command(
     summary="Give the hypervisor's code and data their names at the addresses where they run.",
     run=_run,
     arguments=(
+        roots.VM,
         Argument(
             ("--file",),
             "a vmlinux with the running kernel's build ID: its debug information is used, moved to where it runs",
@@ -118,7 +129,8 @@ maps elsewhere: each page is looked up in EL2's table and in the kernel's, and i
 the same physical page. Names begin with __kvm_nvhe_, per-CPU data ends with _cpuN, and the page that is mapped at
 its physical address with _idmap. After that GDB's own commands know the names: info symbol $pc, x/i $pc, bt,
 break __kvm_nvhe___kvm_vcpu_run. A vmlinux of the running kernel that GDB has loaded already is moved to where
-it runs. Run it again when the machine has booted again. Of kernels without CONFIG_KALLSYMS_ALL only functions and
-exported data have names.
+it runs. With --vm, the symbols are those of a Linux kernel in that VM, read through both stages, and stand at its
+own addresses, beside those of the host. Run it again when the machine has booted again. Of kernels without
+CONFIG_KALLSYMS_ALL only functions and exported data have names.
 """,
 )

@@ -43,11 +43,12 @@ class _GuestRegisters:
 
 
 def guest(stop: Stop, vm: Vm, vcpu: Vcpu | None = None) -> Guest:
-    """Return a VM's vCPU, the first one if none is said.
+    """Return a VM's vCPU; if none is said, the first one whose registers are known.
 
     :raises GdbhypError: if the hypervisor's objects cannot be read.
     """
-    chosen = vcpu or (vm.vcpus[0] if vm.vcpus else None)
+    known = (one for one in vm.vcpus if one.object is not None or one.cpu is not None)
+    chosen = vcpu or next(known, vm.vcpus[0] if vm.vcpus else None)
     if chosen is None or chosen.object is None:
         return _only_seen(stop, vm, chosen)
     from gdbhyp.hypervisors.linux import saved

@@ -40,6 +40,9 @@ class LiveContext:
     def number(self, text: str) -> int:
         try:
             value = gdb.parse_and_eval(text)
+            # A function or an array stands for its address, as it does in C.
+            if value.type.strip_typedefs().code in (gdb.TYPE_CODE_FUNC, gdb.TYPE_CODE_ARRAY):
+                return int(value.address or 0) & 0xFFFF_FFFF_FFFF_FFFF
             return int(value) & 0xFFFF_FFFF_FFFF_FFFF
         except gdb.error as error:
             if "$" in text:

@@ -53,9 +53,10 @@ class GdbSymbolFiles:
                 return file.filename
         return None
 
-    def move(self, path: str, offset: int) -> None:
+    def move(self, path: str, offset: int, *, main: bool) -> None:
         """Read the person's file again with its addresses moved; GDB has no way to move what it has read."""
-        _quietly(f"symbol-file -o {offset:#x} {_quoted(Path(path))}")
+        command = "symbol-file" if main else "add-symbol-file"
+        _quietly(f"{command} -o {offset:#x} {_quoted(Path(path))}")
 
     def _forget(self, name: str) -> None:
         path = self._given.pop(name, None)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _SECTION = struct.Struct("<IIQQQQIIQQ")
@@ -19,8 +19,7 @@ _ALLOC, _WRITE, _EXECUTE = 2, 1, 4
 _LOCAL, _GLOBAL, _OBJECT, _FUNC = 0, 1, 1, 2
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """A section of memory from ``start`` to ``end`` (exclusive)."""
 
     name: str
@@ -29,8 +28,7 @@ class Part:
     executable: bool
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """A symbol: ``part`` counts the sections from 0."""
 
     name: str

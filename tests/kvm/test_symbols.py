@@ -103,6 +103,24 @@ def test_host_calls_by_name(hyp: Debugger) -> None:
     assert all(re.fullmatch(r"__\w+ \(KVM host call \d+\)", call) for call in calls), calls
 
 
+def test_guest_memory_from_el2(hyp: Debugger) -> None:
+    """At the exit, a guest's code is read through its own tables as GDB read it while the guest ran."""
+    hyp.stop_in_guest()
+    pc = hyp.register("pc")
+    words = [
+        int(hyp.session.python(f"int(gdb.parse_and_eval('*(unsigned *){pc + at:#x}'))"))
+        for at in range(0, 16, 4)
+    ]
+    expected = [f"{word:#010x}" for word in words]
+    assert hyp.session.json(f"hyp-x/4xw {pc:#x}")["rows"][0]["values"] == expected
+    ipa = hyp.session.json(f"hyp-walk {pc:#x}")["ipa"]
+    hyp.stop_at_exit()
+    assert hyp.session.json(f"hyp-x/4xw {pc:#x} --el1")["rows"][0]["values"] == expected
+    assert hyp.session.json(f"hyp-x/4xw {ipa} --ipa")["rows"][0]["values"] == expected
+    instructions = hyp.session.run(f"hyp-x/4i {pc:#x} --el1").splitlines()
+    assert [line.split(":")[0] for line in instructions] == [f"VA {pc + at:#x}" for at in range(0, 16, 4)]
+
+
 @pytest.mark.slow
 def test_same_as_vmlinux(hyp: Debugger) -> None:
     """Of 200 functions, the address is that of the debug package's vmlinux, at its distance of now.

@@ -44,3 +44,53 @@ def test_direct_map(xen_hyp: Debugger) -> None:
     kernel = xen_hyp.session.json(f"hyp-walk {xen_hyp.register('VBAR'):#x}")
     assert kernel["output"] == kernel["ipa"]
     assert any(step["stage"] == 2 for step in kernel["steps"])
+
+
+def _idle(debugger: Debugger) -> None:
+    """A CPU waits in Xen with no domain's stage 2 loaded."""
+    debugger.run_until(lambda: debugger.el == 2 and debugger.register("VTTBR_EL2") >> 48 == 0)
+
+
+@pytest.mark.parametrize("stop", [_in_domain, _at_exit, _idle])
+def test_domains(xen_hyp: Debugger, stop: Callable[[Debugger], None]) -> None:
+    """The first domain has two vCPUs and the root that a CPU has loaded while it runs, also when none has."""
+    _in_domain(xen_hyp)
+    root = xen_hyp.register("VTTBR_EL2")
+    stop(xen_hyp)
+    (domain,) = xen_hyp.session.json_lines("hyp-vms")
+    assert (domain["vm"], domain["vmid"], int(domain["vttbr"], 16)) == (0, 1, root)
+    assert [vcpu["vcpu"] for vcpu in domain["vcpus"]] == [0, 1]
+    for cpu in (0, 1):
+        xen_hyp.select(cpu)
+        if xen_hyp.el < 2:
+            here = [int(vcpu["pc"], 16) for vcpu in domain["vcpus"] if vcpu["cpu"] == cpu]
+            assert here == [xen_hyp.register("pc")]
+
+
+def test_map_of_idle_domain(xen_hyp: Debugger) -> None:
+    """Found in Xen's own list, the domain's memory is mapped as it is while it runs: 512 MiB in large pieces."""
+    memory = "--stage2 --range 0x40000000+0x40000000 --min-size 0x200000"
+    _in_domain(xen_hyp)
+    running = xen_hyp.session.json_lines(f"hyp-map {memory}")
+    _idle(xen_hyp)
+    assert xen_hyp.session.json_lines(f"hyp-map {memory} --vm 0") == running
+    sizes = [int(row["end"], 16) - int(row["start"], 16) for row in running if row["exec"] != "never"]
+    assert abs(sum(sizes) - (512 << 20)) <= 2 << 20
+
+
+def test_symbols(xen_hyp: Debugger) -> None:
+    """Xen's functions are those of its own table, and the domain's kernel is recognised through both stages."""
+    _in_domain(xen_hyp)
+    found = xen_hyp.session.json("hyp-symbols --vm 0")
+    assert found["version"].startswith("Linux version 6.1.")
+    pc = xen_hyp.register("pc")
+    if pc >> 63:
+        assert not xen_hyp.session.run("info symbol $pc").startswith("No symbol")
+    _at_exit(xen_hyp)
+    assert xen_hyp.session.json("hyp-symbols")["hypervisor"] == "xen"
+    assert xen_hyp.session.run("info symbol $pc").startswith("hyp_traps_vector + 1024")
+    xen_hyp.session.run("break leave_hypervisor_to_guest")
+    xen_hyp.run_for(60.0)
+    assert xen_hyp.session.run("info symbol $pc").startswith("leave_hypervisor_to_guest")
+    frames = xen_hyp.session.run("backtrace")
+    assert "guest_sync" in frames or "guest_irq" in frames or "??" not in frames.splitlines()[0]

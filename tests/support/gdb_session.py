@@ -49,6 +49,7 @@ class GdbSession:
                 env={
                     **(_with_packages() if environment is None else environment),
                     "GDB_DRIVER_FDS": f"{to_gdb_read},{from_gdb_write}",
+                    "TMPDIR": str(folder),  # what a killed GDB leaves goes with the test's folder
                 },
             )
         os.close(to_gdb_read)

@@ -99,6 +99,8 @@ class KvmWorld:
             "TTBR1_EL1": self.kernel_tables.root,
             "TCR_EL1": stage1_tcr(form, 48, upper=True),
             "TTBR0_EL1": 0,
+            "VTTBR_EL2": 0,
+            "VTCR_EL2": 0,
             "PC": KERNEL + 0x100,
             **registers,
         }

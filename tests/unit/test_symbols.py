@@ -13,7 +13,8 @@ from unit.pagetables import AF
 from unit.xenimage import START, XenWorld
 
 from gdbhyp.analyses.symbols import Symbols, choose, contents, find_symbols
-from gdbhyp.errors import BadInput, GdbhypError
+from gdbhyp.engine.stop import Stop
+from gdbhyp.errors import GdbhypError
 from gdbhyp.hypervisors.linux.hyp import regions, to_kernel
 from gdbhyp.hypervisors.linux.symbols import Names, hyp_symbols, kernel_symbols
 from gdbhyp.hypervisors.symbols import Listed, Section, SymbolSet, placed
@@ -137,8 +138,11 @@ def test_xen() -> None:
 def test_nothing_known() -> None:
     """Where the hypervisor is not recognised, its symbols are those of its file, if any."""
     stop = KvmWorld().stop(VBAR_EL2=HYP + TEXT * PAGE)
-    with pytest.raises(BadInput, match="load its ELF file"):
+    with pytest.raises(GdbhypError, match="load its ELF file"):
         find_symbols(stop)
+    named = Stop(stop.machine, symbol={HYP + TEXT * PAGE: "vectors"}.get)
+    with pytest.raises(GdbhypError, match="VBAR_EL2 is <vectors>"):
+        find_symbols(named)
 
 
 def test_file() -> None:

@@ -10,7 +10,8 @@ from gdbhyp.render.style import Style, escape
 
 def render(report: SymbolsReport, style: Style) -> Iterator[str]:
     """Yield the lines of the answer."""
-    yield style.paint("heading", f"{report.symbols:,} symbols of {report.hypervisor}") + _version(report)
+    whose = report.hypervisor if report.vm is None else f"VM {report.vm}"
+    yield style.paint("heading", f"{report.symbols:,} symbols of {whose}") + _version(report)
     rows = [
         [
             style.paint("name", escape(section.name)),
