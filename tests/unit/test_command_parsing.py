@@ -10,7 +10,7 @@ from gdbhyp.arch.syndrome import decode_esr
 from gdbhyp.commands.classes import CLASSES, exception_class
 from gdbhyp.commands.declaration import Argument, Command, Presentation, presentation
 from gdbhyp.commands.numbers import parse_number
-from gdbhyp.commands.parsing import parse_line
+from gdbhyp.commands.parsing import parse, parse_line
 from gdbhyp.errors import UsageError
 
 WALK = Command(
@@ -170,3 +170,23 @@ def test_every_exception_class_has_a_name() -> None:
     # Classes that EL2 never sees, or that no processor has any more.
     assert allocated - set(CLASSES.values()) == {0x1B, 0x1E, 0x1F}
     assert len(set(CLASSES.values())) == len(CLASSES)
+
+
+def test_a_line_leaves_nothing_for_the_next_one() -> None:
+    """Parsers are used again; what one line says is not in the next."""
+    command = Command(
+        name="again",
+        summary="Ask again.",
+        run=lambda context, arguments: None,
+        arguments=(
+            Argument(("--add",), "a value", "text", repeated=True),
+            Argument(("--flag",), "a flag"),
+            Argument(("words",), "words", optional=True, repeated=True),
+        ),
+    )
+    first = parse(command, "again", ["--add", "1", "--flag", "x"])
+    second = parse(command, "again", ["--add", "2", "y", "z"])
+    third = parse(command, "again", [])
+    assert (first.add, first.flag, first.words) == (["1"], True, ["x"])
+    assert (second.add, second.flag, second.words) == (["2"], False, ["y", "z"])
+    assert (third.add, third.flag, third.words) == (None, False, [])
