@@ -30,3 +30,6 @@ class Space(Enum):
     NON_SECURE = "Non-secure"
     ROOT = "Root"
     REALM = "Realm"
+
+    # That of Enum asks Python for the name; spaces are in the keys of what is remembered of each table.
+    __hash__ = object.__hash__
