@@ -180,17 +180,20 @@ class HostMemory:
         return self._files[mapping.inode][0]
 
 
-def find(way: str, blocks: Sequence[tuple[int, int]], monitor: Callable[[str], str]) -> HostMemory:
+def find(
+    way: str, blocks: Sequence[tuple[int, int]], monitor: Callable[[str], str], target: str = ""
+) -> HostMemory:
     """Return the machine's memory, ``way`` being "ram-file" or "qemu-pread".
 
-    ``blocks`` are the (first, last) physical addresses of each block of RAM; ``monitor`` asks QEMU's monitor.
+    ``blocks`` are the (first, last) physical addresses of each block of RAM; ``monitor`` asks QEMU's monitor;
+    ``target`` is what GDB is connected to, which counts where it has more than one connection.
 
     :raises Unavailable: if it cannot be had.
     """
     if not sys.platform.startswith("linux"):
         raise Unavailable("only Linux shows the memory of another process")
     reasons: list[str] = []
-    for pid in dict.fromkeys(peers()):
+    for pid in _candidates(target):
         memory = HostMemory(way, pid, blocks, monitor)
         try:
             memory.open()
@@ -235,36 +238,53 @@ class Way:
             self.memory = None
 
 
-def choose(wanted: str, blocks: Sequence[tuple[int, int]], monitor: Callable[[str], str]) -> Way:
+def choose(
+    wanted: str, blocks: Sequence[tuple[int, int]], monitor: Callable[[str], str], target: str = ""
+) -> Way:
     """Return the way for what 'set hyp memory' says; arguments are those of ``find``."""
     if wanted == "stub":
         return Way(None, "it is set so")
     reasons = []
     for way in ("ram-file", "qemu-pread") if wanted == "auto" else (wanted,):
-        found = _try(way, blocks, monitor)
+        found = _try(way, blocks, monitor, target)
         if isinstance(found, HostMemory):
             return Way(found)
         reasons.append(found)
     return Way(None, "; ".join(dict.fromkeys(reasons)))
 
 
-def _try(way: str, blocks: Sequence[tuple[int, int]], monitor: Callable[[str], str]) -> HostMemory | str:
+def _try(
+    way: str, blocks: Sequence[tuple[int, int]], monitor: Callable[[str], str], target: str
+) -> HostMemory | str:
     try:
-        return find(way, blocks, monitor)
+        return find(way, blocks, monitor, target)
     except Unavailable as error:
         return str(error)
 
 
-def peers() -> Iterator[int]:
-    """Yield the processes at the other ends of this process's sockets, as far as they are on this machine."""
+def _candidates(target: str) -> list[int]:
+    """Return the processes that may be the target's: those at the end of a connection of its name, if there are any."""
+    found = list(peers())
+    named = [pid for pid, name in found if name and target.endswith(name)]
+    return list(dict.fromkeys(named or [pid for pid, _ in found]))
+
+
+def peers() -> Iterator[tuple[int, str]]:
+    """Yield the processes at the other ends of this process's sockets, as far as they are on this machine.
+
+    With each comes how the name of a target ends that has this connection: a file's name, or a port.
+    """
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError, ValueError):
             if not os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
                 continue
             with socket.socket(fileno=os.dup(int(name))) as copy:
-                pid = _peer(copy)
+                pid, there = _peer(copy), copy.getpeername()
             if pid and pid != os.getpid():
-                yield pid
+                yield (
+                    pid,
+                    f":{there[1]}" if isinstance(there, tuple) else os.path.basename(os.fsdecode(there)),
+                )
 
 
 def _peer(connection: socket.socket) -> int | None:

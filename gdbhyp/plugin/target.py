@@ -192,7 +192,7 @@ def _way() -> Way:
         for way in _way_of.values():
             way.close()
         _way_of.clear()
-        way = _way_of[key] = choose(wanted, _ram_map().blocks, _monitor)
+        way = _way_of[key] = choose(wanted, _ram_map().blocks, _monitor, _connection_key())
         if way.memory is None and wanted in parameters.LOCAL_MEMORY:
             _warn(f"physical memory is read {way.sentence}")
     return _way_of[key]

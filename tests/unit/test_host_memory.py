@@ -347,3 +347,21 @@ def test_what_is_closed_stays_closed(machine: Any) -> None:
     way.close()
     assert isinstance(way, Way)
     assert way.memory is None
+
+
+def test_the_connection_that_the_target_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With two machines in one GDB, only the process behind this target's connection is looked into."""
+    asked: list[int] = []
+
+    def refuse(self: HostMemory) -> None:
+        asked.append(self.pid)
+        raise Unavailable("not here")
+
+    monkeypatch.setattr(
+        host_memory, "peers", lambda: iter([(11, "one.sock"), (12, "two.sock"), (13, ":1234")])
+    )
+    monkeypatch.setattr(HostMemory, "open", refuse)
+    for target in ("1 /run/two.sock", "2 localhost:1234", "3 | qemu"):
+        with pytest.raises(Unavailable):
+            find("ram-file", BLOCKS, lambda command: "", target)
+    assert asked == [12, 13, 11, 12, 13]
