@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from live.conftest import GDBINIT
+from live.test_robustness import INTERRUPT
 from support.demo import run_to
 from support.gdb_session import CommandError, GdbSession
 
@@ -63,3 +64,21 @@ def test_virtual_addresses(on_core: GdbSession) -> None:
 def test_nothing_runs(on_core: GdbSession) -> None:
     with pytest.raises(CommandError, match="a core file does not run"):
         on_core.run("hyp-trace start")
+
+
+def test_ctrl_c_leaves_no_half_file(session: GdbSession, tmp_path: Path) -> None:
+    """Whenever a snapshot is interrupted, there is all of it or nothing, and the stub is as it was."""
+    session.run(f"source {INTERRUPT}")
+    folder = tmp_path / "snapshots"
+    folder.mkdir()
+    path = folder / "demo.snapshot"
+    endings = []
+    for delay in (0.05, 0.1, 0.2, 0.6):
+        ended = session.python(f"interrupted('hyp-snapshot {path}', [{delay}], 1)")
+        assert ended in (None, "Quit", "late"), ended
+        endings.append(ended)
+        found = [entry.name for entry in folder.iterdir()]
+        assert found == ([] if ended == "Quit" else [path.name])
+        path.unlink(missing_ok=True)
+        assert '"0"' in session.run("maintenance packet qqemu.PhyMemMode")
+    assert "Quit" in endings
