@@ -220,7 +220,7 @@ QUIET = Argument(
     ("--quiet",), "print no answer: it is left in $hyp_last, or the exit status is all that is asked"
 )
 OUTPUT = Argument(
-    ("--output",),
+    ("-o", "--output"),
     "write the answer to a file, which appears when the answer is complete",
     "path",
     metavar="FILE",
@@ -245,7 +245,7 @@ def presentation(command: Command, arguments: Namespace) -> Presentation:
     :raises UsageError: for options that exclude each other.
     """
     own = {name for a in command.arguments for name in a.names}
-    output = None if "--output" in own else arguments.output
+    output = arguments.output if OUTPUT in command.arguments or "--output" not in own else None
     quiet = arguments.quiet and "--quiet" not in own
     if arguments.json and arguments.csv:
         raise UsageError("--json and --csv exclude each other")

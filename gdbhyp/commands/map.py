@@ -31,6 +31,12 @@ def _run(context: Context, arguments: Namespace) -> Any:
         _filter(context, arguments),
         _most_tables(context, arguments),
     )
+    if arguments.bars and arguments.save is not None:
+        raise UsageError("--bars and --save exclude each other")
+    if arguments.bars:
+        from gdbhyp.analyses import drawing
+
+        return drawing.bars(map.map_tables(context.stop(), question))
     if arguments.save is None:
         return map.map_tables(context.stop(), question)
     from gdbhyp.analyses import picture
@@ -89,6 +95,7 @@ COMMAND = Command(
             "number",
             metavar="N",
         ),
+        Argument(("--bars",), "draw the map to scale instead: a bar for each stretch of addresses"),
         Argument(
             ("--save",),
             "print nothing, and keep the map under this name for hyp-diff",

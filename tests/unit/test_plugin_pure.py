@@ -377,7 +377,7 @@ NONE, FILENAME, EXPRESSION = 0, 1, 4
         (REG, "hcr_el2.tg", "tg", ["TGE"]),
         (REG, "HCR_EL2.TGE", "HCR_EL2.TGE", ["HCR_EL2.TGE"]),
         (REG, "NO_SUCH.", "", []),
-        (REG, "HCR_EL2 ", "", ["--csv", "--json", "--output", "--quiet"]),
+        (REG, "HCR_EL2 ", "", ["--csv", "--json", "--output", "--quiet", "-o"]),
         (AT, "S1", "S1", ["S1E1R", "S1E2R"]),
         (AT, "S1E1R ", "", EXPRESSION),
         (AT, "--ec hvc S1E1R $x", "x", EXPRESSION),
