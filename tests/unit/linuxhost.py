@@ -252,10 +252,12 @@ class LinuxHost(Model):
 
     def write_at(self, va: int, data: bytes) -> None:
         """Write at an address of the image or of the linear map."""
-        self.memory.write(va - BASE + IMAGE if va >= BASE else va - LINEAR, data)
+        self.memory.write(va - BASE + IMAGE if BASE <= va < BASE + _END else va - LINEAR, data)
 
     def word_at(self, va: int) -> int:
-        return int.from_bytes(self.memory.read(va - BASE + IMAGE if va >= BASE else va - LINEAR, 8), "little")
+        return int.from_bytes(
+            self.memory.read(va - BASE + IMAGE if BASE <= va < BASE + _END else va - LINEAR, 8), "little"
+        )
 
     def put(self, name: str, va: int, path: str, value: int, size: int = 8) -> None:
         """Set a member."""

@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
+from unit import linuxhost
 from unit.linuxhost import BASE, BUILD_ID, DATA, IMAGE, LINEAR, VECTORS, LinuxHost
 from unit.machines import FORMAT, HCR_GUEST, HYP_TEXT
 from unit.pagetables import EVERYTHING, stage1_tcr
@@ -81,6 +82,14 @@ def test_vms(full: bool) -> None:
     assert all(vm.process is not None and vm.process.pid == 91 for vm in search.vms)
     assert search.vms[0].vttbr == 3 << 48 | ROOTS[0] | 1, "with CnP, as TTBR0_EL2 has it"
     assert ("vm_list" if full else "process 91 (vmm)") in search.vms[0].how
+
+
+def test_vms_close_behind_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A VHE kernel allocates its VMs in the range of its image, which makes none of them the head of the list."""
+    monkeypatch.setattr(linuxhost, "LINEAR", BASE + 0x100_0000 - linuxhost.OBJECTS)
+    search = find_vms(_host(full=False).stop())
+    assert [_essence(vm) for vm in search.vms] == EXPECTED
+    assert search.problems == ()
 
 
 def test_same_without_the_hosts_registers() -> None:

@@ -42,6 +42,9 @@ from gdbhyp.hypervisors.linux.image import (
 from gdbhyp.hypervisors.linux.kallsyms import Symbol
 from gdbhyp.hypervisors.linux.memory import KernelMemory, of_host
 
+LARGEST_IMAGE = 64 << 20
+"""Where an image ends is not listed by all kernels; none takes more bytes."""
+
 
 class NoKernel(GdbhypError):
     """No Linux kernel was found; the sentence says where it was looked for."""
@@ -89,6 +92,16 @@ class Kernel:
             return None
         symbol, offset = found
         return f"{symbol.name}+{offset:#x}" if offset else symbol.name
+
+    def holds(self, address: int) -> bool:
+        """Return whether a virtual address is in the image: as far behind the first symbol as its memory is.
+
+        What the kernel allocates can be close behind its image, but is elsewhere in memory.
+        """
+        distance = address - self.base
+        return (
+            0 <= distance < LARGEST_IMAGE and self.memory.physical(address) == self.physical_base + distance
+        )
 
     @property
     def page_shift(self) -> int:

@@ -16,7 +16,7 @@ from gdbhyp.engine.stop import Stop
 from gdbhyp.errors import GdbhypError, MemoryUnavailable
 from gdbhyp.hypervisors.linux import tasks
 from gdbhyp.hypervisors.linux.btf import NoType
-from gdbhyp.hypervisors.linux.kernel import Kernel
+from gdbhyp.hypervisors.linux.kernel import LARGEST_IMAGE, Kernel
 from gdbhyp.hypervisors.linux.objects import Object, list_entries, struct_at
 
 _MOST_VCPUS = 512
@@ -114,8 +114,7 @@ def _by_files(kernel: Kernel, problems: list[str]) -> Iterator[FoundVm]:
 
 def _from_head(ring: list[VA], kernel: Kernel, offset: int) -> list[VA]:
     """Return a ring of list entries in the order of creation, without the head, which is part of the image."""
-    limit = kernel.image.symbols.offsets[-1] + (64 << 20)
-    heads = [n for n, address in enumerate(ring) if 0 <= address + offset - kernel.base < limit]
+    heads = [number for number, address in enumerate(ring) if kernel.holds(address + offset)]
     if len(heads) != 1:
         return ring
     return [*ring[heads[0] + 1 :], *ring[: heads[0]]][::-1]
@@ -141,10 +140,6 @@ def _by_carving(kernel: Kernel, stop: Stop) -> Iterator[FoundVm]:
                 yield FoundVm(Object(kernel, kind, VA(address)), how, certain=False)
 
 
-# Where an image ends is not listed by all kernels; none is larger.
-_LARGEST_IMAGE = 64 << 20
-
-
 def _notifier_operations(kernel: Kernel, stop: Stop) -> int:
     """Return the address of KVM's MMU notifier operations: listed, or in the image by the function in them."""
     listed = kernel.symbol("kvm_mmu_notifier_ops")
@@ -154,7 +149,7 @@ def _notifier_operations(kernel: Kernel, stop: Stop) -> int:
     if release is None:
         raise GdbhypError("the kernel's symbols do not list KVM's MMU notifier, so VMs cannot be carved")
     start = kernel.physical_base
-    for at in _occurrences(stop, start, start + _LARGEST_IMAGE, release):
+    for at in _occurrences(stop, start, start + LARGEST_IMAGE, release):
         return kernel.base + at - start - kernel.btf.struct("mmu_notifier_ops").offset("release")
     raise GdbhypError(
         "KVM's MMU notifier operations were not found in the kernel's image, so VMs cannot be carved"
