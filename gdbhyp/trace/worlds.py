@@ -137,6 +137,7 @@ class _Evidence:
     """Whom keys (vector bases, pages) have been seen with; an answer only where it was nearly always the same."""
 
     _CLEAR = 8
+    _OFTEN = 64
 
     def __init__(self, most: int) -> None:
         self._seen: dict[int, list[int]] = {}
@@ -162,6 +163,15 @@ class _Evidence:
     def knows(self, party: Party) -> bool:
         """Return whether some key stands for this party."""
         return any(self.get(key) is party for key in self._seen)
+
+    def sure(self, key: int) -> Party | None:
+        """Return the party that a key has stood for so often that it outweighs what was deduced otherwise."""
+        tally = self._seen.get(key)
+        return None if tally is None or sum(tally) < self._OFTEN else self.get(key)
+
+    def parts(self) -> bool:
+        """Return whether the two parties surely have keys of their own."""
+        return {self.sure(key) for key in self._seen} >= {HOST, GUEST}
 
 
 class WorldTracker:
@@ -277,6 +287,12 @@ class WorldTracker:
         page = (event.elr or 0) >> 12
         expected = cpu.below
         if expected is not None and expected is not UNKNOWN and cpu.certain:
+            seen = self._bases.sure(event.base)
+            if seen is not None and seen is not expected and self._bases.parts():
+                # Another CPU's return was taken for this one's.
+                self.contradictions += 1
+                self._correct(cpu, seen)
+                return seen
             self._bases.learn(event.base, expected)
             self._pages.learn(page, expected)
             return expected

@@ -102,13 +102,15 @@ def test_kvm(target: Target, recorded: Recorded, initramfs: Path) -> None:
         kernel = run_to_the_end(rig)
     ring, log = check_sources(recorded)
     rounds = sum(line["rounds"] for line in rig.said("count")[-2:])
-    for stat in (ring, log):
-        guest = by_class(stat, "guest")
-        assert guest[HVC] == kernel["hvc"]
-        # Each round that was finished, and up to one more of each guest.
-        assert rounds <= guest[SMC] <= rounds + 2
-        assert guest[WFX] == kernel["wfi"] + kernel["wfe"]
     guest = by_class(ring, "guest")
+    assert guest[HVC] == kernel["hvc"]
+    # Each round that was finished, and up to one more of each guest.
+    assert rounds <= guest[SMC] <= rounds + 2
+    assert guest[WFX] == kernel["wfi"] + kernel["wfe"]
+    # The log has every exception, but whose it was is deduced: of two CPUs' returns one may be taken for the other's.
+    deduced = by_class(log, "guest")
+    for ec in (HVC, SMC, WFX):
+        assert abs(deduced[ec] - guest[ec]) <= 2 + guest[ec] // 50, f"EC {ec:#x} by the log: {log}"
     exits = guest.total() - guest[FP]
     if target is VHE:
         assert exits <= kernel["exits"]

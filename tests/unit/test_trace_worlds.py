@@ -161,3 +161,16 @@ def test_switch_between_guests() -> None:
     run(guests, tracker)
     assert tracker.switches == 2
     assert tracker.observed
+
+
+def test_bases_outweigh_a_return_that_was_another_cpus() -> None:
+    """Host and guest have vectors of their own (KVM's nVHE modes): which were taken is better evidence than returns."""
+    guests = 0x4000
+    story = boot()
+    for _ in range(100):
+        story.take(HVC, HOST + 8).back(GUEST).take(DABT, GUEST + 4, base=guests).back(HOST + 8)
+    # This return was of a CPU that the log does not show; the host goes on, and calls again.
+    story.take(HVC, HOST + 8).back(GUEST).take(HVC, HOST + 12).back(HOST + 12).take(HVC, HOST + 16)
+    tracker = WorldTracker()
+    assert run(story.events, tracker)[-3:] == ["host", "host", "host"]
+    assert tracker.contradictions == 1
