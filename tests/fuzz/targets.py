@@ -20,7 +20,9 @@ from itertools import islice
 from pathlib import Path
 
 from support import tools
-from unit import linuximage
+from unit import linuximage, xenimage
+from unit.test_targets_hostile import samples
+from unit.test_trace_ring import CAPACITY, ring
 
 from gdbhyp.arch.regimes import Regime
 from gdbhyp.arch.registers import describe, register_names
@@ -35,6 +37,7 @@ from gdbhyp.engine.translate import translate
 from gdbhyp.engine.walk import setup_registers
 from gdbhyp.errors import GdbhypError
 from gdbhyp.hypervisors.linux import btf, kallsyms
+from gdbhyp.hypervisors.xen import symbols as xen_symbols
 from gdbhyp.targets import notes, snapshot
 
 _DATA = tools.ROOT / "tests" / "unit" / "data"
@@ -176,6 +179,9 @@ def dump(data: bytes) -> None:
     list(json_of("map", path, "--stage2", *roots))
     list(json_of("walk", path, "0xffff800010000000", "--regime", "EL1"))
     list(json_of("status", path))
+    list(json_of("info", path))
+    list(json_of("vms", path))
+    list(json_of("find", path, "0x40000000"))
     command_line("ipa", path)
 
 
@@ -254,6 +260,13 @@ def symbols(data: bytes) -> None:
         found.at(found.first + 8)
 
 
+def xen(data: bytes) -> None:
+    """Xen's own symbol table somewhere in memory."""
+    with contextlib.suppress(GdbhypError):
+        found = xen_symbols.find(data)
+        assert len(list(found)) == len(found)
+
+
 def types(data: bytes) -> None:
     """A kernel's types."""
     with contextlib.suppress(GdbhypError):
@@ -273,18 +286,10 @@ def types(data: bytes) -> None:
 # ---- seeds ---------------------------------------------------------------------------------------
 
 
-def _cores() -> list[bytes]:
-    """ELF cores of two CPUs and two pages, without and with a snapshot's note."""
-    header = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\2\1\1", 4, 183, 1, 0, 64, 0, 0, 64, 56, 2, 0, 0, 0)
-    cpus = notes.prstatus(0, {"PC": 0x4000_0000}) + notes.prstatus(1, {"PC": 0xFFFF_8000_0000_0000, "X0": 1})
-    own = notes.note("GDBHYP", 1, snapshot.encode(_SNAPSHOT))
-    at = 64 + 2 * 56
-    found = []
-    for note in (cpus, cpus + own):
-        program = struct.pack("<IIQQQQQQ", 4, 4, at, 0, 0, len(note), len(note), 4)
-        load = struct.pack("<IIQQQQQQ", 1, 6, at + len(note), 0, 0x4000_0000, 0x2000, 0x2000, 0)
-        found.append(header + program + load + note + _stage2_page() + bytes(0x1000))
-    return [*found, b"\x7fELF", b""]
+def _dumps() -> list[bytes]:
+    """A small dump of each form."""
+    with tempfile.TemporaryDirectory() as folder:
+        return [*samples(Path(folder)).values(), b"\x7fELF", b""]
 
 
 _CPU = {
@@ -294,14 +299,28 @@ _CPU = {
     "CPSR": 5,
     "PC": 0,
 }
-_SNAPSHOT = snapshot.Snapshot(
-    "1", "now", {}, "all", 0, (_CPU, _CPU), ((0x4000_0000, 0x4000_2000),), {0: "start"}
-)
+
+
+def _snapshot_note() -> bytes:
+    said = snapshot.Snapshot(
+        gdbhyp="1",
+        created="now",
+        versions={},
+        contents="all",
+        selected=0,
+        cpus=(_CPU, _CPU),
+        ram=((0x4000_0000, 0x4000_2000),),
+        symbols={0: "start"},
+    )
+    return snapshot.encode(said)
 
 
 def _stage2_page() -> bytes:
     entries = [0x4000_0000 + 0x1000 * n | 0x7FF for n in range(512)]
     return struct.pack("<512Q", *entries)
+
+
+_TRACES = ("demo-int.log", "qemu-int.log", "kvm-ftrace-6.1.txt", "kvm-perf-script.txt", "kvm-trace-cmd.txt")
 
 
 def _files(*names: str) -> list[bytes]:
@@ -340,8 +359,9 @@ TARGETS = {
     "esr": Target(esr, lambda: [struct.pack("<Q", 0x93C5_8045) + bytes(90), b"\xff" * 98], 256),
     "register": Target(register, lambda: [bytes(10), b"\xff" * 10], 16),
     "tables": Target(tables, lambda: [os.urandom(4096), _stage2_page() * 2]),
-    "dump": Target(dump, _cores, 1 << 15),
-    "trace": Target(trace, lambda: [_TRACE, *_files("demo-int.log", "qemu-int.log")]),
+    "dump": Target(dump, _dumps, 1 << 19),
+    "trace": Target(trace, lambda: [_TRACE, *_files(*_TRACES)]),
+    "trace_ring": Target(trace, lambda: [bytes(ring(begun)) for begun in (1, CAPACITY, CAPACITY + 5)]),
     "log": Target(log, lambda: _files("hyp-panic.log", "linux-oops.log", "xen-panic.log", "qemu-int.log")),
     "cases": Target(cases, lambda: [_CASE]),
     "registers_file": Target(registers_file, lambda: [b'{"HCR_EL2": "0x80000001", "CPSR": 9, "PC": "0"}']),
@@ -351,7 +371,10 @@ TARGETS = {
     "elf_notes": Target(
         elf_notes, lambda: [notes.prstatus(0, {"PC": 1}) * 2, notes.note("QEMU", 0, bytes(440))]
     ),
-    "snapshot_note": Target(snapshot_note, lambda: [b"{}", snapshot.encode(_SNAPSHOT)]),
+    "snapshot_note": Target(snapshot_note, lambda: [b"{}", _snapshot_note()]),
     "symbols": Target(symbols, _symbol_tables, 1 << 15),
+    "xen": Target(
+        xen, lambda: [xenimage.symbol_table([(f"t{n:03}", 0x20_0000 + n) for n in range(300)])], 1 << 15
+    ),
     "types": Target(types, _kernel_types, 1 << 13),
 }
