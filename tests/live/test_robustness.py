@@ -37,10 +37,12 @@ LINES = {
     "at": ("hyp-at S12E1R $FAR_EL2",),
     "map": ("hyp-map", "hyp-map --stage2", "hyp-map --both --json"),
     "find": ("hyp-find 0x40200000",),
-    "diff": ("hyp-map --stage2 --save one", "hyp-diff one"),
-    "snapshot": ("hyp-snapshot /dev/null --tables-only",),
+}
+# What needs more than a target is set aside here, and has tests of its own.
+ASIDE: dict[str, tuple[str, ...]] = {
+    "diff": (),
     "help": ("hyp-help", "hyp-help stage2"),
-    # What these know, the demo hypervisor is none of.
+    "snapshot": (),
     "symbols": (),
     "vcpu": (),
 }
@@ -49,7 +51,7 @@ REGISTRY = [c for c in COMMANDS if c.in_gdb]
 EVERY = [
     line
     for c in REGISTRY
-    for line in LINES.get(c.name, (f"hyp-{c.name}" + (" status" if c.subcommands else ""),))
+    for line in {**LINES, **ASIDE}.get(c.name, (f"hyp-{c.name}" + (" status" if c.subcommands else ""),))
 ]
 
 NOTHING = "nothing is being debugged: attach with 'target remote HOST:PORT' first"
@@ -481,6 +483,9 @@ def test_nothing_is_disturbed(demo: Path, truth: Any, attach: Attach, tmp_path: 
         session.run("info registers HCR_EL2")
 
         def state() -> dict[str, Any]:
+            # The stub answers for the CPU that it was asked about last: let that be the selected one.
+            session.run("maintenance flush register-cache")
+            session.run("info registers pc")
             return {
                 "registers": running.command("info registers -a"),
                 "system registers": session.python(ALL_REGISTERS),
