@@ -149,14 +149,19 @@ def test_symbols(hyp: Debugger) -> None:
     hyp.stop_in_host()
     said = _SYMBOL.findall(hyp.rig.text())
     assert len(said) > 30
-    hyp.session.run("python from gdbhyp.plugin.target import live_stop")
-    hyp.session.run("python from gdbhyp.hypervisors.linux.kernel import find_kernel")
+    hyp.session.run(f"python exec({_SYMBOLS!r})")
+    found = hyp.session.python(f"symbols({[name for _, _, name in said]!r})")
     for address, kind, name in said:
-        text = (
-            f"[s.type for s in k.image.symbols if s.name == {name!r} and k.base + s.address == 0x{address}]"
-        )
-        found = hyp.session.python(f"(lambda k: {text})(find_kernel(live_stop().__enter__()))")
-        assert kind in str(found), (address, kind, name)
+        assert [name, int(address, 16), kind] in found
+
+
+_SYMBOLS = """
+from gdbhyp.plugin.target import live_stop
+from gdbhyp.hypervisors.linux.kernel import find_kernel
+def symbols(names):
+    with live_stop() as stop:
+        return [list(symbol) for symbol in find_kernel(stop).symbols() if symbol.name in names]
+"""
 
 
 _COST = "(lambda start: (gdb.execute('hyp-vms --json', to_string=True), time.process_time() - start))"
