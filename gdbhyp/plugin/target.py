@@ -288,10 +288,20 @@ def hit_stop(registers: Registers, cpu: int) -> Iterator[Stop]:
         yield Stop(Machine(registers, memory, pstate_of(registers.get("CPSR") or 0)), cpu=cpu)
 
 
+def translation_registers() -> set[str]:
+    """Return the registers that decide whose world a CPU is in and how it translates."""
+    from gdbhyp.arch.regimes import Regime
+    from gdbhyp.engine.walk import setup_registers
+
+    regimes = (Regime.EL10, Regime.EL2, Regime.EL20)
+    return {"CPSR", "PC", "SPSR_EL2", "VBAR_EL2"}.union(*map(setup_registers, regimes))
+
+
 class ThreadRegisters:
     """Registers of a CPU that is not the selected one: its thread is borrowed for each question.
 
-    Another thread makes GDB look at that CPU's code, so physical memory is given back before.
+    Another thread makes GDB look at that CPU's code, so physical memory is given back before. That costs as much as
+    reading dozens of registers, so that those by which it translates are all read at the first time.
     """
 
     def __init__(self, thread: gdb.InferiorThread, memory: PhysicalMemory) -> None:
@@ -301,8 +311,9 @@ class ThreadRegisters:
 
     def get(self, name: str, /) -> int | None:
         if name not in self._known:
+            together = set() if self._known else translation_registers()
             with self._registers() as registers:
-                self._known[name] = registers.get(name)
+                self._known.update((each, registers.get(each)) for each in {name, *together})
         return self._known[name]
 
     def every(self) -> dict[str, int]:
