@@ -6,6 +6,7 @@ one; the two VA ranges of a regime are two, because each CPU has its own process
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, cast
@@ -21,8 +22,9 @@ from gdbhyp.engine.stop import Stop
 from gdbhyp.engine.translate import explicit, with_registers
 from gdbhyp.engine.walk import setup
 from gdbhyp.errors import GdbhypError
+from gdbhyp.hypervisors.guest import behind, guest
 from gdbhyp.hypervisors.identify import Identity, identify
-from gdbhyp.hypervisors.vms import Vm, VmSearch, find_vms
+from gdbhyp.hypervisors.vms import HostStage2, Vcpu, Vm, VmSearch, find_vms
 
 Who = Literal["hypervisor", "host", "vm"]
 _UPPER = 1 << 63
@@ -122,7 +124,15 @@ def trees_of(stop: Stop, *, guests: bool = False) -> Trees:
             continue
         tree = _stage2("vm", vm.vm, vm.vmid, stop.cpu, stage2_machine(cpus, stop, vm, hypervisor))
         found.setdefault((tree.who, tree.vm, tree.key), tree)
-    if hypervisor.name in _KVM and not any(tree.who == "host" for tree in found.values()):
+        for tree in _guests(stop, vm, problems) if guests else ():
+            found.setdefault((tree.who, tree.vm, tree.key), tree)
+    host2 = search.host_stage2
+    if host2 is not None and not any(tree.who == "host" and tree.stages == "2" for tree in found.values()):
+        tree = _host_stage2(stop, host2)
+        found[tree.who, tree.vm, tree.key] = tree
+    if hypervisor.name in _KVM and not any(
+        tree.who == "host" and tree.stages != "2" for tree in found.values()
+    ):
         problems.append("no CPU is in the host now, so that its own tables are not known")
     return Trees(tuple(sorted(found.values(), key=_order)), hypervisor, search, tuple(problems))
 
@@ -150,19 +160,29 @@ def _hcr(cpu: Stop) -> Hcr:
 def stage2_machine(cpus: Sequence[Stop], stop: Stop, vm: Vm, hypervisor: Identity) -> Machine:
     """Return the registers with which a VM's stage 2 is walked.
 
-    HCR_EL2.FWB decides what its memory types mean. Where no CPU runs the VM now, it is what KVM sets when it does:
-    on, where the processor has it.
+    HCR_EL2.FWB decides what its memory types mean. Where no CPU runs the VM now, it is as the VM's vCPU has saved it,
+    or else what KVM sets for every VM: on, where the processor has it.
     """
     vtcr = vm.vtcr or 0
     for cpu in cpus:
         hcr = _hcr(cpu)
         if hcr.stage2 and not hcr.tge and root_of(cpu.optional("VTTBR_EL2") or 0) == root_of(vm.vttbr):
             return explicit(cpu.machine, Regime.EL10, vttbr=vm.vttbr, vtcr=vtcr)
+    if any(vcpu.object is not None for vcpu in vm.vcpus):
+        with contextlib.suppress(GdbhypError):
+            return explicit(guest(stop, vm).stop.machine, Regime.EL10, vttbr=vm.vttbr, vtcr=vtcr)
     machine = explicit(stop.machine, Regime.EL10, vttbr=vm.vttbr, vtcr=vtcr)
     if hypervisor.name in _KVM and FWB_FEATURE(machine.registers.get("ID_AA64MMFR2_EL1") or 0):
         hcr_value = machine.registers.get("HCR_EL2") or 0
         return with_registers(machine, {"HCR_EL2": hcr_value | FWB.in_place})
     return machine
+
+
+def _host_stage2(stop: Stop, found: HostStage2) -> Tree:
+    """Return the stage 2 of a host that no CPU has loaded; pKVM does not use FWB for it (KVM_PGTABLE_S2_NOFWB)."""
+    machine = behind(stop, found).machine
+    hcr = machine.registers.get("HCR_EL2") or 0
+    return _stage2("host", None, 0, stop.cpu, with_registers(machine, {"HCR_EL2": hcr & ~FWB.in_place}))
 
 
 _KVM = ("kvm-nvhe", "kvm-vhe", "kvm-hvhe", "pkvm")
@@ -196,6 +216,19 @@ def _of_cpu(cpu: Stop, hypervisor: Identity, vhe: bool, numbers: Mapping[int, in
             yield _stage2("host", None, 0, cpu.cpu, cpu.machine)
     elif root_of(vttbr) in numbers and not between:
         yield from _stage1("vm", numbers[root_of(vttbr)], cpu, Regime.EL10)
+
+
+def _guests(stop: Stop, vm: Vm, problems: list[str]) -> Iterator[Tree]:
+    """Yield stage 1 of a VM's vCPUs, by the registers of the CPU that has them, or as they were saved."""
+    for vcpu in vm.vcpus:
+        yield from _guest(stop, vm, vcpu, problems)
+
+
+def _guest(stop: Stop, vm: Vm, vcpu: Vcpu, problems: list[str]) -> Iterator[Tree]:
+    try:
+        yield from _stage1("vm", vm.vm, guest(stop, vm, vcpu).stop, Regime.EL10)
+    except GdbhypError as error:
+        problems.append(f"VM {vm.vm}, vCPU {vcpu.vcpu}: its stage 1 was not looked at: {error}")
 
 
 def root_of(vttbr: int) -> int:

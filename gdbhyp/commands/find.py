@@ -77,7 +77,7 @@ COMMAND = Command(
         Argument(("--va",), "the address is a VA of the current regime, or of --regime"),
         Argument(("--symbol",), "it is the name of a symbol, whose VA is meant"),
         roots.REGIME,
-        Argument(("--guests",), "also search the stage 1 of guests that CPUs are running"),
+        Argument(("--guests",), "also search stage 1 of guests: that run now, or whose registers are saved"),
     ),
     description="""
 Searched are stage 1 of the hypervisor, stage 1 of the host (with its own stage 2, where pKVM gives it one) and

@@ -16,7 +16,7 @@ Memory is 0x40000000 to 0x50000000. The host (EL1, no stage 2) maps all of it, l
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from unit.pagetables import (
     AF,
@@ -32,6 +32,7 @@ from unit.pagetables import (
 
 from gdbhyp.engine.machine import Machine
 from gdbhyp.engine.stop import Stop
+from gdbhyp.hypervisors.vms import find_vms
 
 PAGE = 0x1000
 TEXT, DATA, DEVICE = 0x4000_0000, 0x4001_0000, 0x0900_0000
@@ -86,6 +87,8 @@ class Model:
     cpus: list[dict[str, int]] = field(default_factory=list)
     ram: Sequence[tuple[int, int]] = RAM
     next_table: int = 0x4010_0000
+    protected: bool | None = None
+    """Whether its VMs are protected, as a hypervisor that tells would say."""
 
     def tables(self, input_bits: int, start: int, at: int | None = None) -> Tables:
         """Return a new tree, in the tables' memory or at a place."""
@@ -117,6 +120,10 @@ class Model:
                     ram=lambda: self.ram,
                 )
             )
+        if self.protected is not None:
+            found = find_vms(stops[0])
+            vms = tuple(replace(vm, protected=self.protected) for vm in found.vms)
+            stops[0].memo["vms"] = replace(found, vms=vms)
         return stops[0]
 
 

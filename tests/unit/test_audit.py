@@ -144,6 +144,12 @@ BROKEN: list[Broken] = [
         [("note", page(VM_MEMORY[0], 16)), ("note", page(VM_MEMORY[1], 16))],
     ),
     (
+        "host-reaches-guest",
+        lambda: Protected(protected=True),
+        lambda m: None,
+        [("critical", page(VM_MEMORY[0], 16)), ("critical", page(VM_MEMORY[1], 16))],
+    ),
+    (
         "hyp-translation-off",
         Nvhe,
         lambda m: m.cpus[1].update(SCTLR_EL2=0x30C5_0830),
@@ -388,6 +394,10 @@ def test_pages_that_pkvm_marks_as_shared_are_the_hosts_too() -> None:
     model.hyp.map(HYP + DATA, DATA, 3, HYP_DATA | SHARED_BY_HOST)
     model.host_stage2.map(DATA, DATA, 3, S2_NORMAL)
     assert judged(model, "host-reaches-hypervisor") == []
+
+
+def test_a_vm_that_is_not_protected_is_the_hosts_too() -> None:
+    assert judged(Protected(protected=False), "host-reaches-guest") == []
 
 
 def test_write_execute_never_counts() -> None:

@@ -206,15 +206,20 @@ def host_reaches_guest(world: World) -> Iterator[Finding]:
     reached = union(r for each in world.host_stage2 for r in each.map.covered(is_memory))
     for each in world.vms:
         ranges = world.in_memory(intersection(each.map.covered(is_memory), reached))
-        if ranges:
+        protected = world.vm(_number(each)).protected
+        if ranges and protected is not False:
             yield about_memory(
                 "host-reaches-guest",
-                "note",
-                f"the host reaches memory of {each.tree.owner} through its own stage 2",
+                "critical" if protected else "note",
+                f"the host reaches memory of {each.tree.owner}"
+                + (", which is protected," if protected else "")
+                + " through its own stage 2",
                 ranges,
                 world.evidence_at([*world.host_stage2, each], ranges[0][0], is_memory),
                 vms=[_number(each)],
-                explanation="right for a VM that is not protected; nothing that is read here says whether this one is",
+                explanation=""
+                if protected
+                else "right for a VM that is not protected; whether this one is, is not known",
             )
 
 
@@ -257,9 +262,9 @@ RULES = (
     ),
     Rule(
         "host-reaches-guest",
-        "note",
+        "critical",
         "a host behind stage 2 that reaches a VM's memory",
-        "The memory of a protected VM must not be the host's too.",
+        "The memory of a protected VM must not be the host's too, but for what the VM shares itself.",
         _ISOLATION,
         host_reaches_guest,
         _needs_host_stage2,

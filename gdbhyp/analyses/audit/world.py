@@ -22,6 +22,7 @@ from gdbhyp.engine.map import MappedRange
 from gdbhyp.engine.ranges import Ranges, difference, intersection, total, union
 from gdbhyp.engine.stop import Stop
 from gdbhyp.engine.translate import translate
+from gdbhyp.hypervisors.vms import Vm
 
 Wanted = Callable[[MappedRange], bool]
 
@@ -209,6 +210,10 @@ class World:
             world, between = world_of_el1(cpu)
             if world == "guest" and not between:
                 yield cpu, cpu.register("VTTBR_EL2")
+
+    def vm(self, number: int) -> Vm:
+        """Return a VM by its number."""
+        return next(vm for vm in self.reach.trees.search.vms if vm.vm == number)
 
     def vm_of(self, vttbr: int) -> int | None:
         """Return the VM that a VTTBR_EL2 is of."""
