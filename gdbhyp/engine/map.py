@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from itertools import chain
 
 from gdbhyp.arch import permissions, stage1, stage2
-from gdbhyp.arch.attributes import combine, memory_words, stage2_memory_words
+from gdbhyp.arch.attributes import combine, memory_words, par_shareability, stage2_memory_words
 from gdbhyp.arch.fields import Bits, bit
 from gdbhyp.arch.granules import CONTIGUOUS_BITS, leaf_bits
 from gdbhyp.arch.regimes import Regime, Space
@@ -64,7 +64,7 @@ def _stage1_shape(p: Stage1Params, output_space: str) -> ShapeOf:
             unprivileged=user.both if p.regime.has_unprivileged else None,
             memory=memory_words(attr),
             attr=attr,
-            sh=sh,
+            sh=par_shareability(attr, sh),
             contiguous=(
                 not p.pnch and (p.tgx, level) in CONTIGUOUS_BITS and bool(stage1.CONTIGUOUS(descriptor))
             ),
@@ -273,7 +273,7 @@ def _flat(p: Stage1Params, output_space: str, low: int, high: int) -> Iterator[B
         unprivileged=rights if p.regime.has_unprivileged else None,
         memory=memory_words(attr),
         attr=attr,
-        sh=sh,
+        sh=par_shareability(attr, sh),
         contiguous=False,
         access_flag=True,
         space=p.space.value,

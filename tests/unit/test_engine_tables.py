@@ -207,7 +207,12 @@ def agree(item: MappedRange | Problem | None, address: int, found: Any) -> None:
             item.el0_write,
             item.el0_execute,
         )
-        assert (found.attributes.memory, found.attributes.attr) == (item.memory, item.attr)
+        memory = found.attributes
+        assert (memory.memory, memory.attr, memory.shareability) == (
+            item.memory,
+            item.attr,
+            item.shareability,
+        )
         assert found.space == item.space
 
 
