@@ -37,10 +37,12 @@ LINES = {
     "at": ("hyp-at S12E1R $FAR_EL2",),
     "map": ("hyp-map", "hyp-map --stage2", "hyp-map --both --json"),
     "find": ("hyp-find 0x40200000",),
+    "x": ("hyp-x $pc",),
 }
 # What needs more than a target is set aside here, and has tests of its own.
 ASIDE: dict[str, tuple[str, ...]] = {
     "diff": (),
+    "report": (),
     "help": ("hyp-help", "hyp-help stage2"),
     "snapshot": (),
     "symbols": (),
