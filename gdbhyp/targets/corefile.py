@@ -79,6 +79,8 @@ def write_core(
 
     :raises GdbhypError: with a sentence, if the file cannot be written.
     """
+    if path.exists() and not path.is_file():
+        raise GdbhypError(f"{path} is no regular file, which a snapshot has to be: choose another name")
     needed = sum(end - start for start, end in ranges)
     try:
         with _whole_or_nothing(path) as file:

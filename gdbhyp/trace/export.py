@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, TextIO
 
-from gdbhyp.errors import BadInput
+from gdbhyp.files import written_whole
 from gdbhyp.trace import files
 from gdbhyp.trace.events import Event, Taken
 from gdbhyp.trace.listing import EventRow, row
@@ -42,11 +42,12 @@ def export(path: str, form: str, header: files.Header, events: Iterable[Event]) 
     if form == "jsonl":
         return files.write(path, header, events)
     tracker = WorldTracker(vhe=header.vhe)
-    try:
-        with Path(path).open("w", encoding="utf-8", newline="") as file:
-            return (_csv if form == "csv" else _chrome)(file, events, tracker, header.host_calls)
-    except OSError as error:
-        raise BadInput(f"cannot write {path}: {error.strerror}") from None
+    with written_whole(path) as binary:
+        file = io.TextIOWrapper(binary, encoding="utf-8", newline="")
+        count = (_csv if form == "csv" else _chrome)(file, events, tracker, header.host_calls)
+        file.flush()
+        file.detach()
+        return count
 
 
 def _csv(file: TextIO, events: Iterable[Event], tracker: WorldTracker, host_calls: HostCalls) -> int:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from gdbhyp.errors import BadInput
+from gdbhyp.files import written_whole
 from gdbhyp.trace import tcg_ring
 from gdbhyp.trace.events import Event, Lost, Maintained, Returned, State, Taken
 from gdbhyp.trace.linux_text import KvmTextParser, looks_like_kvm_text
@@ -137,14 +138,11 @@ def write(path: str, header: Header, events: Iterable[Event]) -> int:
     :raises BadInput: if the file cannot be written.
     """
     count = 0
-    try:
-        with Path(path).open("w", encoding="ascii") as file:
-            file.write(encode_header(header) + "\n")
-            for event in events:
-                file.write(encode(event) + "\n")
-                count += 1
-    except OSError as error:
-        raise BadInput(f"cannot write {path}: {error.strerror}") from None
+    with written_whole(path) as file:
+        file.write(encode_header(header).encode() + b"\n")
+        for event in events:
+            file.write(encode(event).encode() + b"\n")
+            count += 1
     return count
 
 

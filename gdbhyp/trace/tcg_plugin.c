@@ -28,6 +28,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -138,6 +139,7 @@ _Static_assert(sizeof(struct record) == 112, "tcg_ring.py knows the size of a re
 
 #define HEADER 4096
 #define LAYOUT 1
+#define MAGIC "GDBHYPTR"
 #define ANY_VMID 0xffffffffU
 
 struct header {
@@ -520,16 +522,39 @@ static int complain(const char *what, const char *about)
     return -1;
 }
 
+/* Open the file for the ring: a new one, or a ring of before. A device, a link, or a file that holds anything else is
+ * left as it is. */
+static int open_ring(const char *path, bool *made)
+{
+    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    *made = fd >= 0;
+    if (fd >= 0 || errno != EEXIST)
+        return fd;
+    fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd < 0)
+        return fd;
+    struct stat about;
+    char magic[sizeof header->magic];
+    bool ours = !fstat(fd, &about) && S_ISREG(about.st_mode) &&
+        (!about.st_size || (pread(fd, magic, sizeof magic, 0) == sizeof magic && !memcmp(magic, MAGIC, sizeof magic)));
+    if (ours && !ftruncate(fd, 0))
+        return fd;
+    close(fd);
+    errno = EEXIST;
+    return -1;
+}
+
 /* Map the ring, all of whose memory is there, so that a full disk is met here and not by a running machine. */
 static int make_ring(uint64_t records, const char *path)
 {
     size_t size = HEADER + records * sizeof(struct record);
-    int fd = path ? open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600) : memfd_create("gdbhyp-trace", MFD_CLOEXEC);
+    bool made = false;
+    int fd = path ? open_ring(path, &made) : memfd_create("gdbhyp-trace", MFD_CLOEXEC);
     if (fd < 0)
         return complain(path ? path : "memfd_create", strerror(errno));
     int error = path ? posix_fallocate(fd, 0, size) : ftruncate(fd, size) ? errno : 0;
     if (error) {
-        if (path)
+        if (made)
             unlink(path);
         return complain(path ? path : "the ring", strerror(error));
     }
@@ -580,7 +605,7 @@ EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int
         .cpu_mask = ~0ULL,
         .kinds = 0xe,
     };
-    memcpy(header->magic, "GDBHYPTR", sizeof header->magic);
+    memcpy(header->magic, MAGIC, sizeof header->magic);
     score = qemu_plugin_scoreboard_new(sizeof(struct cpu_state));
     vbar_of_cpu = (qemu_plugin_u64){score, offsetof(struct cpu_state, vbar)};
     in_el2_of_cpu = (qemu_plugin_u64){score, offsetof(struct cpu_state, in_el2)};

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import subprocess
 from collections import Counter
@@ -253,7 +254,7 @@ def test_without_the_plugin(attach: Attach, demo: Path, tmp_path: Path) -> None:
         ("old", "", "plugin requires API version 3|supports only"),
         ("new", ",records=1000", "a power of two from 1024"),
         ("new", ",colour=red", "the options are records=N, ring=PATH and on=on"),
-        ("new", ",ring=/dev/full", "/dev/full"),
+        ("new", ",ring=/nowhere/at/all", "/nowhere/at/all: No such file"),
     ],
 )
 def test_refusals_are_sentences(plugin: str, demo: Path, program: str, options: str, said: str) -> None:
@@ -262,3 +263,28 @@ def test_refusals_are_sentences(plugin: str, demo: Path, program: str, options: 
     run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
     assert run.returncode != 0
     assert re.search(said, run.stderr), run.stderr
+
+
+def test_what_is_no_ring_is_left_as_it_is(plugin: str, demo: Path, tmp_path: Path) -> None:
+    """A file of somebody else's, a link to one, and a device are refused, and stay."""
+    other, link, pipe = tmp_path / "other", tmp_path / "link", tmp_path / "pipe"
+    other.write_text("not a ring")
+    link.symlink_to(other)
+    os.mkfifo(pipe)
+    for path in (other, link, pipe):
+        options = [
+            *demo_arguments(demo),
+            "-display",
+            "none",
+            "-nodefaults",
+            "-plugin",
+            f"{plugin},ring={path}",
+        ]
+        run = subprocess.run(
+            [tools.newest_qemu(), *options], capture_output=True, text=True, check=False, timeout=30
+        )
+        assert run.returncode != 0
+        assert str(path) in run.stderr
+    assert other.read_text() == "not a ring"
+    assert link.is_symlink()
+    assert pipe.is_fifo()

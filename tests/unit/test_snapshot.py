@@ -297,3 +297,12 @@ def test_vmcoreinfo(tmp_path: Path) -> None:
     assert int(found["SYMBOL(swapper_pg_dir)"], 16) == BASE + 0x3000 + (1 << 40)
     take(replace(stop, machine=Machine(REGISTERS, stop.machine.memory), others=lambda: ()), path)
     assert open_dump(str(path)).vmcoreinfo is None, "which of the two is the host's is not clear"
+
+
+def test_a_device_is_not_replaced(tmp_path: Path) -> None:
+    """As root, a file could take the place of /dev/null."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(GdbhypError, match="no regular file"):
+        write_core(pipe, FlatMemory([]), (), lambda: b"", (), lambda done, total: None)
+    assert pipe.is_fifo()
