@@ -55,13 +55,15 @@ class Recorded:
         assert main(["trace", "stat", str(self.folder / name), "--json"]) == 0
         return json.loads(self._capture.readouterr().out)
 
-    def raw(self) -> Counter[int | None]:
-        """Count exceptions to EL2 by class in the log, without gdbhyp: no class for what is not synchronous."""
+    def raw(self) -> tuple[Counter[int | None], int]:
+        """Count exceptions to EL2 by class in the log, without gdbhyp: no class for what is not synchronous.
+
+        Those of which the lines of two CPUs are mixed have no class that is so easily told; they are counted apart.
+        """
         log = (self.folder / "log").read_bytes()
-        assert len(_EXCEPTION.findall(log)) == log.count(b"...to EL2 PC "), "lines of two CPUs are mixed"
-        return Counter(
-            int(ec, 16) if int(offset, 16) & 0x180 == 0 else None for _, ec, offset in _EXCEPTION.findall(log)
-        )
+        whole = _EXCEPTION.findall(log)
+        counts = Counter(int(ec, 16) if int(offset, 16) & 0x180 == 0 else None for _, ec, offset in whole)
+        return counts, log.count(b"...to EL2 PC ") - len(whole)
 
 
 @pytest.fixture
@@ -89,7 +91,11 @@ def check_sources(recorded: Recorded) -> tuple[Any, Any]:
     """Both sources have everything, and say the same."""
     ring, log = recorded.stat("ring"), recorded.stat("log")
     assert ring["dropped"] == log["dropped"] == ring["contradictions"] == 0
-    assert by_class(ring) == by_class(log) == recorded.raw()
+    assert by_class(ring) == by_class(log)
+    counts, mixed = recorded.raw()
+    assert mixed <= sum(counts.values()) // 1000
+    assert counts - by_class(ring) == Counter()
+    assert sum((by_class(ring) - counts).values()) == mixed
     assert ring["returns"] == log["returns"]
     assert not ring["worlds_deduced"]
     return ring, log

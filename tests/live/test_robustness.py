@@ -76,9 +76,9 @@ LONG_MAP = f"hyp-map --stage2 --vttbr {ROOT_TABLE:#x} --vtcr {VTCR:#x}"
 
 
 def long_table() -> bytes:
-    """Return the tables for ROOT_TABLE: levels 1, 2 and 3 of the GiB at MAPPED, identity-mapped."""
+    """Return the tables for ROOT_TABLE: levels 1, 2 and 3 of the GiB at MAPPED, which is found again 31 times above."""
     level2, level3 = ROOT_TABLE + 0x1000, ROOT_TABLE + 0x2000
-    level1 = [0, level2 | 3] + [0] * 510
+    level1 = [0] + [level2 | 3] * 32 + [0] * 479
     tables = [level3 + 0x1000 * n | 3 for n in range(512)]
     pages = [
         MAPPED + 0x1000 * n | 1 << 10 | 3 << 8 | (n & 1) << 7 | 1 << 6 | 0xF << 2 | 3 for n in range(1 << 18)
@@ -205,7 +205,7 @@ class Interrupted:
 
 def test_qemu_dies_during_a_command(large: qemu.Machine, attach: Attach, tmp_path: Path) -> None:
     session = attach(large)
-    ended, printed = Interrupted(session, tmp_path)(LONG_MAP, [0.5], pid=large.process.pid)
+    ended, printed = Interrupted(session, tmp_path)(LONG_MAP, [1.5], pid=large.process.pid)
     assert ended == LOST
     assert printed.startswith("EL1&0 regime, stage 2")
     assert refusal(session, "hyp-status") == NOTHING

@@ -120,7 +120,7 @@ def test_own_log_takes_no_disk_space(attach: Attach, demo: Path, tmp_path: Path)
         assert status.st_size > 100_000
         assert status.st_blocks * 512 < status.st_size // 2
         before = session.json("hyp-trace stat")["exceptions"]
-        run_vcpus(session, 50)
+        run_vcpus(session, 60)
         session.run("hyp-trace stop")
         stat = session.json("hyp-trace stat")
         assert stat["exceptions"] >= before + 100

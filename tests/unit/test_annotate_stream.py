@@ -185,8 +185,13 @@ def test_a_reader_that_has_seen_enough(tmp_path: Path) -> None:
 
 
 def test_interrupted() -> None:
+    """Ctrl-C as at a terminal, also where these tests run in a shell's background, which ignores it."""
     with subprocess.Popen(
-        COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        COMMAND,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None

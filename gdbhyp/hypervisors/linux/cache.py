@@ -22,7 +22,7 @@ from typing import Any
 from gdbhyp.hypervisors.linux.image import Image
 from gdbhyp.hypervisors.linux.kallsyms import Kallsyms
 
-_FORMAT = "gdbhyp linux image 1"
+_FORMAT = "gdbhyp linux image 2"
 _MOST_FILES = 32
 _LARGEST_LINE = 4096
 _LARGEST_PART = 128 << 20

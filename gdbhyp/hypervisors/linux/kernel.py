@@ -291,7 +291,8 @@ def _read_only(stop: Stop, anchor: Anchor) -> ReadOnly | None:
 
 def _found(stop: Stop, found: ReadOnly, how: str) -> Kernel | None:
     loaded = list(tables(stop.cpus()))
-    controls = dict.fromkeys([*(table.tcr for table in loaded), *usual_controls()])
+    # None of these maps the image, so their controls may be a guest's, and those have to come last: see usual_controls.
+    controls = dict.fromkeys([*usual_controls(), *(table.tcr for table in loaded)])
     mapped = map_of(stop.machine, found, loaded) or map_of(
         stop.machine, found, tables_in_image(stop.machine, found, controls)
     )
