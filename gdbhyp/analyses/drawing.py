@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar, Literal
 
+from gdbhyp.analyses.find import rights_words
 from gdbhyp.analyses.map import MapReport, MapRow
 from gdbhyp.arch.spaces import Address
 from gdbhyp.engine.map import MappedRange, Problem
@@ -116,11 +117,8 @@ def _of_range(item: MappedRange) -> Band:
         item.execute or bool(item.el0_execute),
         item.access_flag,
     )
-    own = _letters(item.read, item.write, item.execute)
-    if item.el0_read is not None:
-        own += "/" + _letters(item.el0_read, bool(item.el0_write), bool(item.el0_execute))
     size = item.end - item.start
-    return Band(item.start, item.end, item.output, 1, size, look, own, item.memory)
+    return Band(item.start, item.end, item.output, 1, size, look, rights_words(item), item.memory)
 
 
 def _of_row(row: MapRow) -> Band:
@@ -143,10 +141,6 @@ def look_of(memory: str, read: bool, write: bool, execute: bool, access_flag: bo
     if execute:
         return "writable code" if write else "code"
     return "data" if write else "constant"
-
-
-def _letters(read: bool, write: bool, execute: bool) -> str:
-    return ("r" if read else "-") + ("w" if write else "-") + ("x" if execute else "-")
 
 
 def coarser(bands: list[Band], most: int) -> list[Band]:

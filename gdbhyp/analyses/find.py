@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from gdbhyp.analyses.reach import reach_of
 from gdbhyp.analyses.trees import Tree
+from gdbhyp.arch.permissions import words
 from gdbhyp.arch.regimes import Regime
 from gdbhyp.arch.spaces import PA, Address
 from gdbhyp.engine.census import Table
@@ -130,14 +131,9 @@ def resolve(stop: Stop, address: int, regime: Regime, stages: str, what: str) ->
 
 def rights_words(found: MappedRange) -> str:
     """Return privileged and unprivileged rights in the form "rw-/r--"."""
-    own = _letters(found.read, found.write, found.execute)
-    if found.el0_read is None:
-        return own
-    return f"{own}/{_letters(found.el0_read, found.el0_write, found.el0_execute)}"
-
-
-def _letters(read: bool | None, write: bool | None, execute: bool | None) -> str:
-    return ("r" if read else "-") + ("w" if write else "-") + ("x" if execute else "-")
+    shape = found.shape
+    own = words(shape.privileged)
+    return own if shape.unprivileged is None else f"{own}/{words(shape.unprivileged)}"
 
 
 def _mapping(tree: Tree, found: MappedRange) -> Mapping:

@@ -261,7 +261,7 @@ def live_stop() -> Iterator[Stop]:
     if not architecture.startswith("aarch64"):
         raise NoTarget(f"the target is {architecture}, not AArch64")
     if is_core():
-        yield core_stop(_symbol)
+        yield core_stop(symbol_at)
         return
     connection = gdb.selected_inferior().connection
     registers = FrameRegisters(frame)
@@ -343,7 +343,7 @@ class _Cpus:
             Machine(registers, self._memory, pstate_of(registers.get("CPSR") or 0)),
             cpu=_cpu_of(thread),
             count_cpus=lambda: len(gdb.selected_inferior().threads()),
-            symbol=_symbol,
+            symbol=symbol_at,
             others=lambda: self._all_but(number),
             ram=lambda: tuple((first, last + 1) for first, last in _ram_map().ranges),
             memory_way=lambda: self._memory.way.sentence,
@@ -383,7 +383,7 @@ def _cpu_of(thread: gdb.InferiorThread) -> int:
     return thread.num - 1
 
 
-def _symbol(address: int) -> str | None:
+def symbol_at(address: int) -> str | None:
     """Return ``name+offset`` for an address that a loaded symbol file covers."""
     text = gdb.execute(f"info symbol {address:#x}", to_string=True)
     if text.startswith("No symbol matches"):

@@ -10,7 +10,7 @@ import gdb
 
 from gdbhyp.arch.spaces import VA
 from gdbhyp.errors import GdbhypError, NoTarget, UsageError
-from gdbhyp.plugin.target import live_stop
+from gdbhyp.plugin.target import live_stop, symbol_at
 from gdbhyp.plugin.threads import borrowed_thread
 from gdbhyp.plugin.trace_drain import running
 from gdbhyp.trace.events import State
@@ -168,10 +168,7 @@ class LiveTracer:
     @staticmethod
     def symbol(address: int) -> str | None:
         """Return ``name+offset`` for an address that a symbol file covers."""
-        text = gdb.execute(f"info symbol {address:#x}", to_string=True)
-        if text.startswith("No symbol matches"):
-            return None
-        return text.split(" in section")[0].strip().replace(" + ", "+")
+        return symbol_at(address)
 
     def connection_gone(self, connection: gdb.TargetConnection) -> None:
         """End the recording because GDB let go of the target, or lost it."""
