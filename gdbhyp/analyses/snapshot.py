@@ -17,6 +17,7 @@ from typing import ClassVar
 from gdbhyp import __version__
 from gdbhyp.analyses import frame, ipa, map, status, vcpu
 from gdbhyp.analyses.exception import last_exception
+from gdbhyp.analyses.trees import trees_of
 from gdbhyp.analyses.walk import Roots
 from gdbhyp.arch.regimes import Regime
 from gdbhyp.arch.spaces import Address
@@ -235,6 +236,7 @@ def _asked_for(stop: Stop, progress: Progress) -> Iterator[tuple[int, int]]:
         machine = replace(cpu.machine, memory=memory)
         cpus.append(replace(cpu, machine=machine, others=partial(others, cpu.cpu), memo={}))
     questions = [ask for cpu in cpus for ask in _questions(cpu)]
+    questions.append(partial(_every_tree, cpus[0]))
     questions.extend(_questions_about_vms(cpus[0]))
     for number, ask in enumerate(questions):
         progress("finding the tables", number, len(questions))
@@ -275,6 +277,14 @@ def _space_of(stop: Stop, vm: Vm, each: Vcpu) -> None:
     asked = guest(stop, vm, each).stop
     frame.frame(asked, lambda code, address: None)
     _exhaust(asked, map.Question(regime=Regime.EL10, stages="1"))
+
+
+def _every_tree(stop: Stop) -> None:
+    """Ask for all trees that are known, also those that no CPU has loaded, such as pKVM's stage 2 of the host."""
+    for tree in trees_of(stop, guests=True).trees:
+        with contextlib.suppress(GdbhypError):
+            for _ in tree.ranges():
+                pass
 
 
 def _exhaust(stop: Stop, question: map.Question) -> None:

@@ -33,7 +33,7 @@ def same_as_drgn(dump: Dump, path: Path) -> None:
 
 def _same_kernel(program: Any, dump: Dump, chance: random.Random) -> None:
     # By VMCOREINFO alone, as drgn: with a guest's registers, its stage 2 would be in force.
-    stop = replace(dump, cpus=()).stop()
+    stop = replace(dump, cpus=(), selected=0).stop()
     roots = from_vmcoreinfo(dump.vmcoreinfo)
     assert roots is not None
     mapped = api.map_tables(stop, stages="1", regime=api.Regime.EL10, ttbr1=roots.ttbr1, tcr=roots.tcr).rows

@@ -14,12 +14,14 @@ from pathlib import Path
 import pytest
 from unit.cores import core, prstatus
 
-from gdbhyp.analyses import snapshot
+from gdbhyp.analyses import snapshot, trees
 from gdbhyp.analyses.snapshot import SnapshotReport
+from gdbhyp.arch.spaces import Word
 from gdbhyp.cli.main import main
 from gdbhyp.engine.machine import Machine
 from gdbhyp.engine.stop import Stop
 from gdbhyp.errors import BadInput, GdbhypError, MemoryUnavailable
+from gdbhyp.hypervisors.vms import HostStage2, VmSearch
 from gdbhyp.targets.corefile import Mapped, write_core
 from gdbhyp.targets.dump import open_dump
 from gdbhyp.targets.flat import FlatMemory, Segment
@@ -117,6 +119,15 @@ def test_tables_only(tmp_path: Path) -> None:
         with pytest.raises(MemoryUnavailable, match=reason) as caught:
             found.read(address, 4)
         assert caught.value.unsaved == unsaved
+
+
+def test_tables_that_no_cpu_has_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While every CPU runs a guest, pKVM's host stage 2 is known by the hypervisor's own data alone."""
+    host = HostStage2(Word(BASE), Word(VTCR), "in the hypervisor's own data")
+    monkeypatch.setattr(trees, "find_vms", lambda stop: VmSearch((), (), "Linux", host))
+    path = tmp_path / "snapshot"
+    take(machine({**REGISTERS, "VTTBR_EL2": 0, "ID_AA64MMFR0_EL1": 5}), path, tables_only=True)
+    assert open_dump(str(path)).memory.read(BASE + 0x2000, 8) == memory()[0x2000:0x2008]
 
 
 def test_ranges(tmp_path: Path) -> None:
