@@ -26,6 +26,7 @@ from gdbhyp.engine.mapped import (
     cut_batches,
     joined_batches,
     moved,
+    unfolded,
 )
 from gdbhyp.engine.tables import Mapper, Read, ShapeOf, Table
 from gdbhyp.engine.translate import FAULT_WORDS, stage1_memory
@@ -330,6 +331,8 @@ class _Combined:
         """Yield what stage 2 makes of ``size`` bytes of IPAs from ``first.output`` on, mapped at VA ``start``."""
         low, high = first.output, first.output + size
         distance = start - low
+        # Where stage 1 has the smaller page, its size is the size of both together.
+        page = first.shape.page_size or _TOP
         for batch in cut_batches(joined_batches(self._second.batches(low, high)), low, high):
             yield [
                 MappedRange(
@@ -341,7 +344,7 @@ class _Combined:
                 )
                 if isinstance(item, MappedRange)
                 else moved((item,), distance)[0]
-                for item in batch
+                for item in unfolded(batch, page)
             ]
 
     def _shape(self, first: Shape, second: Shape) -> Shape:

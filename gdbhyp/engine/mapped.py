@@ -242,22 +242,52 @@ def cut_batches(batches: Iterable[Batch], low: int, high: int) -> Iterator[Batch
             yield batch
         elif batch:
             # What is wrong with the registers of one VA range says nothing about the other.
-            yield [cut(item, low, high) for item in batch if item.start < high and item.end > low]
+            yield [
+                piece
+                for item in batch
+                if item.start < high and item.end > low
+                for piece in cut(item, low, high)
+            ]
 
 
-def cut(item: Found, low: int, high: int) -> Found:
-    """Cut an item to the input from ``low`` to ``high`` (exclusive), of which it holds at least a byte."""
-    start, end = max(item.start, low), min(item.end, high)
+def cut(item: Found, low: int, high: int) -> Iterator[Found]:
+    """Yield an item from ``low`` to ``high`` (exclusive), of which it holds at least a byte.
+
+    It is one piece, but for pages that all map to the same one: of a page that is cut, the rest is a piece of its own.
+    """
+    start, end = Address(max(item.start, low)), Address(min(item.end, high))
     if isinstance(item, Problem):
-        return replace(item, start=Address(start), end=Address(end))
-    output: int = item.output
-    if item.constant:
-        # Whole pages, or the output would not be that of every page.
-        page = item.shape.page_size
-        start, end = start // page * page, -(-end // page) * page
-    else:
-        output += start - item.start
-    return item._replace(start=Address(start), end=Address(end), output=Address(output))
+        yield replace(item, start=start, end=end)
+        return
+    if not item.constant:
+        yield item._replace(start=start, end=end, output=Address(item.output + start - item.start))
+        return
+    page = item.shape.page_size
+    first = Address(min(end, -(-start // page) * page))
+    last = Address(max(first, end // page * page))
+    if start < first:
+        yield _in_page(item, start, first)
+    if first < last:
+        yield item._replace(start=first, end=last, constant=last - first > page)
+    if last < end:
+        yield _in_page(item, last, end)
+
+
+def unfolded(items: Iterable[Found], page: int) -> Iterator[Found]:
+    """Yield pages one by one where several larger than ``page`` all map to the same one."""
+    for item in items:
+        if isinstance(item, Problem) or not item.constant or item.shape.page_size <= page:
+            yield item
+            continue
+        size = item.shape.page_size
+        for start in range(item.start, item.end, size):
+            yield _in_page(item, Address(start), Address(start + size))
+
+
+def _in_page(item: MappedRange, start: Address, end: Address) -> MappedRange:
+    """Return a page, or a part of it, of pages that all map to the same one."""
+    offset = start % item.shape.page_size
+    return item._replace(start=start, end=end, output=Address(item.output + offset), constant=False)
 
 
 def moved(batch: Batch, distance: int) -> list[Found]:

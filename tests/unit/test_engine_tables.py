@@ -391,3 +391,51 @@ def test_both_stages_of_scattered_pages() -> None:
             assert found.fault is not None
         else:
             agree(item, address, found)
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_both_stages_where_many_addresses_lead_to_one(seed: int) -> None:
+    """Blocks and pages of either stage that share outputs are what walks say, page by page and no page more."""
+    chance = random.Random(seed)
+    form1, form2 = (
+        chance.choice((Format(12), Format(14))),
+        chance.choice((Format(12), Format(14), Format(16))),
+    )
+    memory = SparseMemory()
+    first = Tables(memory, form1, 39, form1.start_level(39), 0x10_0000_0000)
+    second = Tables(memory, form2, 39, form2.start_level(39), 0x20_0000_0000)
+    _repeat(chance, first, 16 << 20, AF, blocks=0.2)
+    _repeat(chance, second, 80 << 20, RW2, blocks=0.2)
+    for page in sorted(memory.pages):
+        if page << 12 < 0x20_0000_0000:
+            second.map(page << 12, (page << 12) & -(1 << form2.granule), 3, RW2)
+    registers = EVERYTHING | {"TCR_EL1": stage1_tcr(form1, 39), "TTBR0_EL1": first.ttbr(), "SCTLR_EL1": 5}
+    registers |= {"VTCR_EL2": stage2_vtcr(form2, 39, second.start), "VTTBR_EL2": second.ttbr(), "HCR_EL2": 1}
+    machine = Machine(registers | {"MAIR_EL1": MAIR}, memory)
+    items = list(map_both(machine))
+    assert all(one.end <= other.start for one, other in pairwise(items))
+    waiting = iter(items)
+    item = next(waiting, None)
+    # Runs of pages begin where a block would.
+    for address in sorted(
+        {block + at << 12 for block in range(0, 1 << 13, 512) for at in range(-8, 64) if block + at >= 0}
+    ):
+        while item is not None and item.end <= address:
+            item = next(waiting, None)
+        found = translate(machine, address, Regime.EL10)
+        if item is None or address < item.start:
+            assert found.fault is not None
+        else:
+            agree(item, address, found)
+
+
+def _repeat(chance: random.Random, tables: Tables, end: int, attributes: int, *, blocks: float) -> None:
+    """Map some of the input up to ``end`` to few outputs: block after block, or a run of pages at the start of one."""
+    block, page = 1 << tables.form.size_bits(2), 1 << tables.form.granule
+    for address in range(0, end, block):
+        if chance.random() < blocks:
+            tables.map(address, chance.choice((0, 0, block)), 2, attributes)
+            continue
+        output, step = chance.randrange(8) * page, chance.choice((0, page))
+        for number in range(chance.randrange(60)):
+            tables.map(address + number * page, output + number * step, 3, attributes)
