@@ -11,7 +11,7 @@ from typing import Literal
 
 from gdbhyp.analyses.find import rights_words
 from gdbhyp.arch.spaces import Address
-from gdbhyp.engine.mapped import MappedRange
+from gdbhyp.engine.mapped import MappedRange, cut
 
 Kind = Literal["added", "removed", "moved", "changed"]
 
@@ -51,7 +51,7 @@ class Change:
 def changes(before: Iterable[MappedRange], after: Iterable[MappedRange]) -> Iterator[Change]:
     """Yield what is different, merged, in ascending order."""
     last: Change | None = None
-    for change in _pieces(iter(before), iter(after)):
+    for change in _pieces(before, after):
         joined = _joined(last, change) if last is not None else None
         if joined is None and last is not None:
             yield last
@@ -60,38 +60,83 @@ def changes(before: Iterable[MappedRange], after: Iterable[MappedRange]) -> Iter
         yield last
 
 
-def _pieces(before: Iterator[MappedRange], after: Iterator[MappedRange]) -> Iterator[Change]:
+def _pieces(before: Iterable[MappedRange], after: Iterable[MappedRange]) -> Iterator[Change]:
     """Yield differences piece by piece, each piece inside one range of either side."""
-    one, other = next(before, None), next(after, None)
-    while one is not None or other is not None:
-        if other is None or (one is not None and one.start < other.start):
-            assert one is not None
-            end = one.end if other is None else min(one.end, other.start)
-            yield Change("removed", one.start, end, _side(one), None, ())
-            one = _rest(one, end) or next(before, None)
-        elif one is None or other.start < one.start:
-            end = other.end if one is None else min(other.end, one.start)
-            yield Change("added", other.start, end, None, _side(other), ())
-            other = _rest(other, end) or next(after, None)
+    one, other = _Ranges(before), _Ranges(after)
+    while one.head is not None or other.head is not None:
+        if other.head is None or (one.head is not None and one.head.start < other.head.start):
+            found = one.take(None if other.head is None else other.head.start)
+            yield Change("removed", found.start, found.end, _side(found), None, ())
+        elif one.head is None or other.head.start < one.head.start:
+            found = other.take(None if one.head is None else one.head.start)
+            yield Change("added", found.start, found.end, None, _side(found), ())
         else:
-            end = min(one.end, other.end)
-            yield from _both(one, other, end)
-            one = _rest(one, end) or next(before, None)
-            other = _rest(other, end) or next(after, None)
+            yield from _both(*_overlap(one, other))
 
 
-def _both(one: MappedRange, other: MappedRange, end: Address) -> Iterator[Change]:
-    """Yield the difference of two mappings of the same inputs, up to ``end``."""
-    single = end - one.start <= min(one.page_size or 1, other.page_size or 1)
-    alike = one.output == other.output and (one.constant == other.constant or single)
+class _Ranges:
+    """The ranges of one side, the first of which, ``head``, can be split."""
+
+    def __init__(self, ranges: Iterable[MappedRange]) -> None:
+        self._ahead = iter(ranges)
+        self._cut: list[MappedRange] = []
+        self.head = next(self._ahead, None)
+
+    def split(self, end: int) -> None:
+        """Let the head end at ``end``, or before: of a page that leads where its neighbours do, a part is a range."""
+        head = self.head
+        if head is None or end >= head.end:
+            return
+        pieces = [*cut(head, head.start, end), *cut(head, end, head.end)]
+        self._cut.extend(reversed([piece for piece in pieces if isinstance(piece, MappedRange)]))
+        self.head = self._cut.pop()
+
+    def take(self, end: int | None = None) -> MappedRange:
+        """Return the head, up to ``end`` or before."""
+        if end is not None:
+            self.split(end)
+        found = self.head
+        assert found is not None
+        self.head = self._cut.pop() if self._cut else next(self._ahead, None)
+        return found
+
+
+def _overlap(one: _Ranges, other: _Ranges) -> tuple[MappedRange, MappedRange]:
+    """Take from two heads that start together what ends together, and of which all pages or none lead elsewhere."""
+    while one.head is not None and other.head is not None:
+        end = min(one.head.end, other.head.end, _parting(one.head, other.head))
+        if one.head.end == other.head.end == end:
+            break
+        one.split(end)
+        other.split(end)
+    return one.take(), other.take()
+
+
+def _parting(one: MappedRange, other: MappedRange) -> int:
+    """Return where the comparison of two ranges that start together changes, at most the greatest address.
+
+    Pages in a row and pages that all lead to one agree in one page at most.
+    """
+    if one.constant and other.constant and one.page_size != other.page_size:
+        return one.start + max(one.page_size, other.page_size)
+    if one.constant == other.constant:
+        return 1 << 64
+    row, repeated = (other, one) if one.constant else (one, other)
+    ahead = repeated.output - row.output
+    if ahead < 0 or ahead % repeated.page_size:
+        return 1 << 64
+    return row.start + (ahead or repeated.page_size)
+
+
+def _both(one: MappedRange, other: MappedRange) -> Iterator[Change]:
+    """Yield the difference of two mappings of the same inputs."""
+    alike = (one.output, one.constant) == (other.output, other.constant)
     if alike and one.shape == other.shape:
         return
     first, second = _side(one), _side(other)
     what = tuple(name for name in _COMPARED if getattr(first, name) != getattr(second, name))
-    if single:
-        what = tuple(name for name in what if name != "constant")
     if what:
-        yield Change("changed" if alike else "moved", one.start, end, first, second, what)
+        yield Change("changed" if alike else "moved", one.start, one.end, first, second, what)
 
 
 _COMPARED = (
@@ -106,13 +151,6 @@ _COMPARED = (
     "constant",
     "space",
 )
-
-
-def _rest(found: MappedRange, start: Address) -> MappedRange | None:
-    if start >= found.end:
-        return None
-    output = found.output if found.constant else Address(found.output + start - found.start)
-    return found._replace(start=start, output=output)
 
 
 def _side(found: MappedRange) -> Side:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Iterable
 from dataclasses import replace
 from itertools import pairwise
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from unit.machines import DATA, HYP, HYP_DATA, IPA, PAGE, S2_NORMAL, S2_READ_ONLY, VM_MEMORY, XN, Nvhe
 from unit.pagetables import AF, EVERYTHING, Format, SparseMemory, Tables, stage2_vtcr
@@ -24,7 +25,7 @@ from gdbhyp.arch.regimes import Regime
 from gdbhyp.cli.main import main
 from gdbhyp.engine.machine import Machine
 from gdbhyp.engine.map import map_stage
-from gdbhyp.engine.mapped import MappedRange
+from gdbhyp.engine.mapped import MappedRange, Shape
 from gdbhyp.engine.reverse import ReverseMap
 from gdbhyp.engine.stop import Stop
 from gdbhyp.errors import BadInput, UsageError
@@ -53,6 +54,7 @@ def by_page(found: Iterable[Change]) -> dict[int, str]:
 some_pages = st.dictionaries(st.integers(0, 40), st.tuples(st.integers(0, 30), st.booleans()), max_size=24)
 
 
+@example({0: (6, False), 1: (7, False)}, {0: (7, False), 1: (7, False)})
 @given(some_pages, some_pages)
 def test_every_page_is_said_to_be_what_it_is(before: Pages, after: Pages) -> None:
     found = list(changes(mapped(before), mapped(after)))
@@ -92,8 +94,49 @@ def test_pages_that_all_become_one_have_moved() -> None:
     before = {page: (page + 100, True) for page in range(512)}
     after = dict.fromkeys(range(512), (100, True))
     found = list(changes(mapped(before), mapped(after)))
-    assert {change.kind for change in found} == {"moved"}
-    assert sum(change.end - change.start for change in found) == 512 * PAGE
+    assert [(c.kind, c.start // PAGE, c.end // PAGE) for c in found] == [("moved", 1, 512)]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_every_page_of_blocks_is_said_to_be_what_it_is(seed: int) -> None:
+    """Blocks and pages that lead in a row, or all to one, against each other: page by page, what both sides say."""
+    chance = random.Random(seed)
+    before, after = blocks_and_pages(chance), blocks_and_pages(chance)
+    kinds = by_page(changes(before, after))
+    for page in range(512 * 4):
+        one, other = output_of(before, page * PAGE), output_of(after, page * PAGE)
+        if one is None or other is None:
+            expected = None if one == other else "added" if one is None else "removed"
+        elif one[0] != other[0]:
+            expected = "moved"
+        else:
+            expected = None if one == other else "changed"
+        assert kinds.get(page) == expected, page
+
+
+def blocks_and_pages(chance: random.Random) -> list[MappedRange]:
+    """Return the ranges of four 2 MiB of input: nothing, a block or its pages, to few outputs."""
+    tables = Tables(SparseMemory(), Format(12), 39, 1)
+    for block in range(4):
+        kind, output = chance.choice("-bbppp"), chance.choice((0, 0, 1)) << 21
+        if kind == "b":
+            tables.map(block << 21, output, 2, RW2)
+        elif kind == "p":
+            output, step = output + chance.choice((0, 0, 3, 511)) * PAGE, chance.choice((0, 0, PAGE))
+            for page in range(chance.randrange(3), chance.choice((40, 512))):
+                tables.map((block << 21) + page * PAGE, output + page * step, 3, RW2)
+    registers = {"VTCR_EL2": stage2_vtcr(tables.form, 39, 1), "VTTBR_EL2": tables.ttbr()}
+    found = map_stage(Machine(EVERYTHING | registers, tables.memory), Regime.EL10, 2)
+    return [item for item in found if isinstance(item, MappedRange)]
+
+
+def output_of(ranges: list[MappedRange], address: int) -> tuple[int, Shape] | None:
+    """Return where an address leads, and how; None if nowhere."""
+    for found in ranges:
+        if found.start <= address < found.end:
+            offset = address - found.start
+            return found.output + (offset % found.page_size if found.constant else offset), found.shape
+    return None
 
 
 def test_a_block_that_was_split_says_so() -> None:
