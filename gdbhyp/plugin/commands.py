@@ -38,6 +38,9 @@ class LiveContext:
         return self._stop
 
     def number(self, text: str) -> int:
+        from gdbhyp.plugin.remote import let_gdb_look
+
+        let_gdb_look()
         try:
             value = gdb.parse_and_eval(text)
             # A function or an array stands for its address, as it does in C.

@@ -24,7 +24,8 @@ _READS_FOR_ALL = 4
 # Enough for the tables of many single walks; a whole map reads each table once and must not keep them all.
 _CACHED_READS = 1024
 
-_VIRTUAL = b"Qqemu.PhyMemMode:0"
+_MODE = "qqemu.PhyMemMode"
+_VIRTUAL, _PHYSICAL = "Qqemu.PhyMemMode:0", "Qqemu.PhyMemMode:1"
 
 LOST = "the connection to the target is lost: attach again with 'target remote'"
 
@@ -47,8 +48,27 @@ def is_connected() -> bool:
     return gdb.selected_inferior().connection is not None
 
 
+_RECEIVED = re.compile(r'received: "(.*)"')
+
+
+def ask(packet: str) -> bytes:
+    """Send a packet to the selected inferior's stub and return its answer, which is printable text.
+
+    GDB keeps its frames, which it forgets at each ``send`` and takes four times as long to find again as the stub to
+    answer.
+
+    :raises NoTarget: if the connection is lost.
+    """
+    try:
+        said = gdb.execute(f"maintenance packet {packet}", to_string=True)
+    except RuntimeError as error:
+        raise NoTarget(LOST) from error
+    answer = _RECEIVED.search(said)
+    return answer[1].encode() if answer is not None else b""
+
+
 def send(connection: gdb.RemoteTargetConnection, packet: bytes) -> bytes:
-    """Send a packet to the stub and return its answer.
+    """Send a packet to the stub and return its answer, whatever bytes it is made of; GDB forgets its frames.
 
     :raises NoTarget: if the connection is lost.
     """
@@ -139,6 +159,7 @@ class PhysicalMemory:
         self._previous: bytes | None = None
         self._cache: dict[tuple[int, int], bytes] = {}
         self._asked: dict[int, int] = {}
+        self._frames_lost = False
         self.packets = 0
         self.bytes_read = 0
 
@@ -165,16 +186,23 @@ class PhysicalMemory:
             raise
         self._forget()
 
+    def let_gdb_look(self) -> None:
+        """Give the mode back if GDB has to find its frames again.
+
+        It reads the code around the PC for that, whose virtual address it would give for a physical one.
+        """
+        if self._frames_lost:
+            self.give_back()
+
     def _restore(self) -> None:
         _left_physical.add(self._machine)
-        if not any(self._send(_VIRTUAL) == b"OK" for _ in range(2)):
-            raise NoTarget(
-                f"the stub refused to leave physical memory ({_VIRTUAL.decode()}): repeat the command"
-            )
+        if not any(self._ask(_VIRTUAL) == b"OK" for _ in range(2)):
+            raise NoTarget(f"the stub refused to leave physical memory ({_VIRTUAL}): repeat the command")
         _left_physical.discard(self._machine)
 
     def _forget(self) -> None:
         self._previous = None
+        self._frames_lost = False
         if self in _borrowers:
             _borrowers.remove(self)
 
@@ -250,11 +278,13 @@ class PhysicalMemory:
                 raise MemoryUnavailable("PA", address, size, "the machine has no memory there", bad)
 
     def _packet(self, start: int, at: int, length: int, size: int) -> bytes:
-        if length > _SMALL_READ and self._machine not in _without_binary:
+        small = length <= _SMALL_READ
+        if not small and self._machine not in _without_binary:
             data = self._binary(at, length)
             if len(data) == length:
                 return data
-        answer = self._send(b"m%x,%x" % (at, length))
+        packet = f"m{at:x},{length:x}"
+        answer = self._ask(packet) if small else self._send(packet.encode())
         try:
             data = bytes.fromhex(answer.decode("ascii"))
         except ValueError:
@@ -275,7 +305,7 @@ class PhysicalMemory:
     def _borrow(self) -> None:
         if self._previous is not None:
             return
-        previous = self._send(b"qqemu.PhyMemMode")
+        previous = self._ask(_MODE)
         if previous not in (b"0", b"1"):
             raise NoTarget(
                 "the stub has no physical memory mode (QEMU's PhyMemMode), so translation tables cannot be read"
@@ -283,14 +313,22 @@ class PhysicalMemory:
         _borrowers.append(self)
         # A mode that a lost connection kept us from giving back is ours, not the person's.
         self._previous = b"0" if self._machine in _left_physical else previous
-        if previous == b"0" and self._send(b"Qqemu.PhyMemMode:1") != b"OK":
-            raise NoTarget("the stub refused to switch to physical memory (Qqemu.PhyMemMode:1)")
+        if previous == b"0" and self._ask(_PHYSICAL) != b"OK":
+            raise NoTarget(f"the stub refused to switch to physical memory ({_PHYSICAL})")
+
+    def _ask(self, packet: str) -> bytes:
+        self._lent()
+        return ask(packet)
 
     def _send(self, packet: bytes) -> bytes:
+        self._frames_lost = True
+        return send(self._lent(), packet)
+
+    def _lent(self) -> gdb.RemoteTargetConnection:
         self.packets += 1
         if self._connection is None:
             raise NoTarget("this stop was lent for a question that is answered by now: ask for it again")
-        return send(self._connection, packet)
+        return self._connection
 
 
 def _unescaped(data: bytes) -> bytes:
@@ -310,6 +348,12 @@ def give_back_all() -> None:
     """Restore what was borrowed and not given back, because Ctrl-C hit in the very moment when a block ended."""
     while _borrowers:
         _borrowers[-1].give_back()
+
+
+def let_gdb_look() -> None:
+    """Make it harmless that GDB looks at the selected frame, with which it may read virtual memory."""
+    for borrower in tuple(_borrowers):
+        borrower.let_gdb_look()
 
 
 T = TypeVar("T")

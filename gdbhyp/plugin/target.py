@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Literal, cast
 
 import gdb
@@ -17,7 +18,7 @@ from gdbhyp.plugin.core import core_stop, is_core
 from gdbhyp.plugin.host_memory import Way, choose
 from gdbhyp.plugin.memo import stop_memo
 from gdbhyp.plugin.parameters import register_map
-from gdbhyp.plugin.remote import LOST, PhysicalMemory, RamMap, is_connected, send
+from gdbhyp.plugin.remote import LOST, PhysicalMemory, RamMap, ask, is_connected, let_gdb_look
 from gdbhyp.plugin.stub_names import integer_names, stub_names
 from gdbhyp.plugin.threads import borrowed_thread
 from gdbhyp.render.style import escape
@@ -36,7 +37,7 @@ class FrameRegisters:
         self._frame = frame
         self._map = register_map()
         self._known: dict[str, int | None] = {**self._map.values}
-        self._shown = _register_names(frame.architecture())
+        self._names = _stub_names(frame.architecture())
 
     def get(self, name: str, /) -> int | None:
         if name not in self._known:
@@ -47,16 +48,20 @@ class FrameRegisters:
         command = self._map.monitor.get(name)
         if command is not None:
             return _printed(command)
-        for stub_name in (self._map.names.get(name, name), *stub_names(name)):
-            if stub_name in self._shown:
-                with _watched():
-                    try:
-                        return self._value(stub_name)
-                    except gdb.error:
-                        return self._value_again(stub_name)
-        return None
+        mapped = self._map.names.get(name)
+        stub_name = mapped if mapped in self._names.shown else self._names[name]
+        if stub_name is None:
+            return None
+        began = time.monotonic()
+        try:
+            value: int | None = self._value(stub_name)
+        except gdb.error:
+            value = self._value_again(stub_name)
+        _check_patience(began)
+        return value
 
     def _value(self, stub_name: str) -> int:
+        let_gdb_look()
         value = self._frame.read_register(stub_name)
         # A type that GDB takes for signed, as QEMU's cpsr, must not spread its sign.
         return int(value) & (1 << 8 * value.type.sizeof) - 1
@@ -80,7 +85,7 @@ class FrameRegisters:
     def every(self) -> dict[str, int]:
         """Return every register that has an integer value, by each of its names."""
         mapped = (*self._map.values, *self._map.monitor, *self._map.names)
-        values = {name: self.get(name) for name in (*integer_names(self._shown), *mapped)}
+        values = {name: self.get(name) for name in (*integer_names(self._names.shown), *mapped)}
         return {name: value for name, value in values.items() if value is not None}
 
     def ask_stub(self) -> None:
@@ -88,7 +93,7 @@ class FrameRegisters:
 
         It does so for those that it does not know yet; if it knows all of these, they were read at this stop.
         """
-        for stub_name in sorted(self._shown)[:_PROBES]:
+        for stub_name in sorted(self._names.shown)[:_PROBES]:
             with contextlib.suppress(gdb.error):
                 self._frame.read_register(stub_name)
 
@@ -105,10 +110,22 @@ def _printed(command: str) -> int | None:
         return None
 
 
-_names_of: dict[str, frozenset[str]] = {}
+class _StubNames(dict[str, "str | None"]):
+    """What the stub calls a register, by the architecture's name; None where it does not show it."""
+
+    def __init__(self, shown: Iterable[str]) -> None:
+        super().__init__()
+        self.shown = frozenset(shown)
+
+    def __missing__(self, name: str) -> str | None:
+        found = self[name] = next((known for known in stub_names(name) if known in self.shown), None)
+        return found
 
 
-def _register_names(architecture: gdb.Architecture) -> frozenset[str]:
+_names_of: dict[str, _StubNames] = {}
+
+
+def _stub_names(architecture: gdb.Architecture) -> _StubNames:
     """Return the names of all registers that the stub described.
 
     Asking GDB for all of them costs a millisecond; the answer changes only with the connection.
@@ -116,7 +133,7 @@ def _register_names(architecture: gdb.Architecture) -> frozenset[str]:
     key = _connection_key()
     if key not in _names_of:
         _names_of.clear()
-        _names_of[key] = frozenset(r.name for r in architecture.registers())
+        _names_of[key] = _StubNames(r.name for r in architecture.registers())
     return _names_of[key]
 
 
@@ -141,34 +158,37 @@ _LATE = (
     "the stub answered too late, and its answers no longer belong to the questions: attach again with 'target remote', "
     "after 'set remotetimeout 30' if the machine is slow"
 )
-_ASK_MODE = b"qqemu.PhyMemMode"
+_ASK_DESCRIPTION = "qXfer:features:read:target.xml:0,{:x}"
+_lengths = itertools.cycle(range(1, 61))  # a description is longer than its own heading
 
 
-def _check_in_step(connection: gdb.RemoteTargetConnection) -> None:
+def _check_in_step() -> None:
     """Refuse to answer when GDB gave up waiting for an answer that came later, and takes each for the next question's.
 
-    The mode is a digit (or nothing, from a stub without), the PC sixteen: neither can be the other's.
+    Each time another number of bytes of the target's description is asked for, by which the answer is known: "m" and
+    so many of them. A stub that has no description answers with nothing.
 
     :raises NoTarget: then.
     """
-    if send(connection, _ASK_MODE) not in (*_MODES, b"") or send(connection, _READ_PC) in _MODES:
+    length = next(_lengths)
+    answer = ask(_ASK_DESCRIPTION.format(length))
+    if answer and not (answer.startswith(b"m") and len(answer) == length + 1):
         raise NoTarget(_LATE)
 
 
-_MODES = (b"0", b"1")
+_LEAST_PATIENCE = 1.0  # GDB waits for whole seconds
 
 
-@contextlib.contextmanager
-def _watched() -> Iterator[None]:
-    """Check that the stub is in step if the block took so long that GDB may have given up waiting for an answer."""
-    began = time.monotonic()
-    yield
+def _check_patience(began: float) -> None:
+    """Check that the stub is in step if what began then took so long that GDB may have given up waiting for it."""
+    waited = time.monotonic() - began
+    if waited < _LEAST_PATIENCE:
+        return
     patience = cast("int | None", gdb.parameter("remotetimeout"))
-    connection = gdb.selected_inferior().connection
-    if patience is not None and time.monotonic() - began >= patience:
-        if not isinstance(connection, gdb.RemoteTargetConnection):
+    if patience is not None and waited >= patience:
+        if not isinstance(gdb.selected_inferior().connection, gdb.RemoteTargetConnection):
             raise NoTarget(LOST)
-        _check_in_step(connection)
+        _check_in_step()
 
 
 def _monitor(command: str) -> str:
@@ -206,28 +226,28 @@ _STALE = (
     "GDB's registers are not the CPU's: it ran or was reset behind GDB's back; type "
     "'maintenance flush register-cache' to read them again"
 )
-_READ_PC = b"p20"  # pc is register 32 of GDB's org.gnu.gdb.aarch64.core, in hexadecimal
+_READ_PC = "p20"  # pc is register 32 of GDB's org.gnu.gdb.aarch64.core, in hexadecimal
 _PROBES = 8
 _BYTE_ORDERS: tuple[Literal["little", "big"], ...] = ("little", "big")
 
 
-def _check_current(connection: gdb.RemoteTargetConnection, registers: FrameRegisters) -> None:
+def _check_current(registers: FrameRegisters) -> None:
     """Refuse to answer from remembered registers when the CPU stands elsewhere by now.
 
     :raises NoTarget: if the stub has another PC than GDB, as after ``cont`` or ``system_reset`` in QEMU's monitor.
     """
     pc = registers.get("PC")
-    if pc is None or _is_at(connection, pc):
+    if pc is None or _is_at(pc):
         return
     # Stubs answer for the CPU that GDB asked about last, which need not be the selected one.
     registers.ask_stub()
-    if not _is_at(connection, pc):
+    if not _is_at(pc):
         raise NoTarget(_STALE)
 
 
-def _is_at(connection: gdb.RemoteTargetConnection, pc: int) -> bool:
+def _is_at(pc: int) -> bool:
     """Return whether the stub's PC is ``pc``, or cannot be asked for."""
-    answer = send(connection, _READ_PC)
+    answer = ask(_READ_PC)
     spellings = [pc.to_bytes(8, order).hex().encode() for order in _BYTE_ORDERS]
     return answer in spellings or len(answer) != len(spellings[0]) or answer.startswith(b"x")
 
@@ -267,10 +287,10 @@ def live_stop() -> Iterator[Stop]:
     registers = FrameRegisters(frame)
     has_el2 = registers.get("HCR_EL2") is not None
     if isinstance(connection, gdb.RemoteTargetConnection):
-        _check_in_step(connection)
+        _check_in_step()
     if not has_el2 or not isinstance(connection, gdb.RemoteTargetConnection):
         raise NoTarget(_NO_EL2)
-    _check_current(connection, registers)
+    _check_current(registers)
     with PhysicalMemory(connection, _ram_map, _way, _warn) as memory:
         yield _Cpus(memory, gdb.selected_thread(), registers).selected
 
@@ -385,6 +405,7 @@ def _cpu_of(thread: gdb.InferiorThread) -> int:
 
 def symbol_at(address: int) -> str | None:
     """Return ``name+offset`` for an address that a loaded symbol file covers."""
+    let_gdb_look()
     text = gdb.execute(f"info symbol {address:#x}", to_string=True)
     if text.startswith("No symbol matches"):
         return None

@@ -1,4 +1,4 @@
-"""A gdbstub that misbehaves: between GDB and a real stub, it delays, shortens, refuses, NAKs and drops answers.
+"""A gdbstub that misbehaves and counts: between GDB and a real stub, it delays, shortens, refuses and drops answers.
 
 It knows the frames of GDB's remote protocol (GDB manual, "Overview" of the Remote Protocol): ``$data#checksum``, ``+``
 and ``-``, and the byte 0x03 of an interrupt. What it does to an answer is drawn from a seed, so that a failure can be
@@ -13,7 +13,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,13 +49,16 @@ class Plan:
 class Proxy:
     """Serves GDB on ``path``; faults are injected while ``plan`` is set, and ``injected`` lists them.
 
-    Each is the kind of fault and the request that was answered so.
+    Each is the kind of fault and the request that was answered so. ``requests`` are what GDB asked, and ``traffic`` is
+    how many bytes went both ways.
     """
 
     def __init__(self, path: Path, stub: Path) -> None:
         self.path = path
         self.plan: Plan | None = None
         self.injected: list[tuple[str, bytes]] = []
+        self.requests: list[bytes] = []
+        self.traffic = 0
         self._stub = stub
         self._request = b""
         self._listener = socket.socket(socket.AF_UNIX)
@@ -90,14 +93,17 @@ class Proxy:
 
     def _requests(self, gdb: socket.socket, stub: socket.socket) -> None:
         for frame in _frames(gdb):
+            self.traffic += len(frame)
             if frame[:1] == b"$":
                 self._request = frame[1:-3]
+                self.requests.append(self._request)
             if not _sent(stub, frame):
                 break
         _hang_up(stub)
 
     def _answers(self, stub: socket.socket, gdb: socket.socket) -> None:
         for frame in _frames(stub):
+            self.traffic += len(frame)
             answer = self._spoilt(frame, gdb) if frame[:1] == b"$" else frame
             if answer is None or not _sent(gdb, answer):
                 break
@@ -123,6 +129,18 @@ class Proxy:
         elif fault == "drop":
             return b""
         return None if fault == "close" else frame
+
+
+def physical(requests: Sequence[bytes]) -> list[bytes]:
+    """Return those of ``requests`` that QEMU's stub was sent while it gave physical memory."""
+    found: list[bytes] = []
+    on = False
+    for request in requests:
+        if request.startswith(b"Qqemu.PhyMemMode:"):
+            on = request.endswith(b"1")
+        elif on:
+            found.append(request)
+    return found
 
 
 def _frames(source: socket.socket) -> Iterator[bytes]:

@@ -286,11 +286,16 @@ def remote(fake_gdb: Any) -> Any:
 MTREE = f'FlatView #1\n AS "memory", root: system\n  {RAM:016x}-{RAM + SIZE - 1:016x} (prio 0, ram): ram\n'
 
 
+def physical_memory(remote: Any, stub: Stub, *more: Any) -> Any:
+    remote.gdb.stub = stub
+    return remote.PhysicalMemory(stub, lambda: remote.RamMap(MTREE), *more)
+
+
 def test_the_stub_is_asked_until_it_agrees_often_enough(machine: Any, remote: Any) -> None:
     there, stub = machine("file"), Stub(PATTERN)
     said: list[str] = []
     way = choose("auto", BLOCKS, there.monitor)
-    with remote.PhysicalMemory(stub, lambda: remote.RamMap(MTREE), lambda: way, said.append) as physical:
+    with physical_memory(remote, stub, lambda: way, said.append) as physical:
         for at in range(0, 0x4000, 0x800):
             assert physical.read(RAM + at, 0x800) == PATTERN[at : at + 0x800]
     assert stub.reads == 3
@@ -304,7 +309,7 @@ def test_other_bytes_than_the_stubs(machine: Any, remote: Any) -> None:
     there, stub = machine("file"), Stub(other)
     said: list[str] = []
     way = choose("auto", BLOCKS, there.monitor)
-    with remote.PhysicalMemory(stub, lambda: remote.RamMap(MTREE), lambda: way, said.append) as physical:
+    with physical_memory(remote, stub, lambda: way, said.append) as physical:
         for at in range(0, 0x4000, 0x800):
             assert physical.read(RAM + at, 0x800) == other[at : at + 0x800]
     (sentence,) = said
@@ -317,7 +322,7 @@ def test_a_process_that_ends_between_two_reads(machine: Any, remote: Any) -> Non
     there, stub = machine("anonymous"), Stub(PATTERN)
     said: list[str] = []
     way = choose("auto", BLOCKS, there.monitor)
-    with remote.PhysicalMemory(stub, lambda: remote.RamMap(MTREE), lambda: way, said.append) as physical:
+    with physical_memory(remote, stub, lambda: way, said.append) as physical:
         for at in range(0, 0x4000, 0x800):
             if at == 0x2000:
                 there.process.kill()
@@ -330,7 +335,7 @@ def test_a_process_that_ends_between_two_reads(machine: Any, remote: Any) -> Non
 def test_no_device_is_read_past_the_stub(machine: Any, remote: Any) -> None:
     there, stub = machine("file"), Stub(PATTERN)
     way = choose("auto", BLOCKS, there.monitor)
-    with remote.PhysicalMemory(stub, lambda: remote.RamMap(MTREE), lambda: way) as physical:
+    with physical_memory(remote, stub, lambda: way) as physical:
         for address in (0x900_0000, RAM + SIZE, RAM - 8):
             with pytest.raises(Exception, match="the machine has no memory there"):
                 physical.read(address, 8)

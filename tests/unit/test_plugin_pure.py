@@ -147,6 +147,7 @@ def stub() -> Stub:
 
 
 def memory(remote: Any, stub: Stub, mtree: str = "") -> Any:
+    remote.gdb.stub = stub
     return remote.PhysicalMemory(stub, lambda: remote.RamMap(mtree))
 
 
@@ -203,6 +204,20 @@ def test_a_table_that_is_asked_for_again_and_again_comes_as_a_whole(remote: Any,
         assert physical.read(0x1800, 8) == PAGE[0x800:0x808]
     reads = [packet for packet in stub.sent if packet[:1] == b"m"]
     assert reads == [b"m1000,8", b"m1008,8", b"m1010,8", b"m1000,800", b"m1800,8"]
+
+
+def test_gdb_looks_at_no_frame_in_physical_memory(remote: Any, stub: Stub) -> None:
+    """What GDB forgets its frames for is followed by a look at the code around the PC, at its virtual address."""
+    with memory(remote, stub) as physical:
+        physical.read(0x1000, 8)
+        remote.let_gdb_look()
+        assert stub.mode == b"1"
+        physical.read(0x1000, 0x1000)
+        remote.let_gdb_look()
+        assert stub.mode == b"0"
+        physical.read(0x1010, 8)
+        remote.let_gdb_look()
+        assert stub.mode == b"1"
 
 
 def test_a_refused_read(remote: Any, stub: Stub) -> None:
