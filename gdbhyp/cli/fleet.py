@@ -50,7 +50,7 @@ def _run(context: Context, arguments: Namespace) -> FleetReport:
         raise UsageError("--resume needs --results FILE, the file of the rows that are there already")
     jobs = _whole_number("--jobs", arguments.jobs, _MOST_JOBS)
     seconds = _whole_number("--timeout", arguments.timeout, 1 << 31)
-    done = _answered(arguments.results, arguments.question) if arguments.resume else set()
+    done = answered(arguments.results, arguments.question) if arguments.resume else set()
     dumps = [dump for name in arguments.dumps for dump in _expanded(name) if dump not in done]
     if arguments.scheduler:
         rows = _on_cluster(arguments.scheduler, words, dumps, seconds)
@@ -67,7 +67,7 @@ def _whole_number(option: str, text: str | None, most: int) -> int | None:
     return int(text)
 
 
-def _answered(results: str, question: str) -> set[str]:
+def answered(results: str, question: str) -> set[str]:
     """Return the dumps that a file of rows has an answer for; a half line at its end is of a run that was ended."""
     import json
 

@@ -23,7 +23,8 @@ def _lzo() -> Decompress:
 
     def decompress(data: bytes, size: int) -> bytes:
         try:
-            return bytes(LZOCompressor.decompress(data, output_size_hint=size))
+            # The hint is no limit: a page of a hundred bytes may say that it is longer than a page.
+            return bytes(LZOCompressor.decompress(data, output_size_hint=size))[: size + 1]
         except LZOError as error:
             raise ValueError(str(error)) from error
 

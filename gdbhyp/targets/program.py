@@ -42,7 +42,7 @@ def read_program(path: str) -> Program:
         raise BadInput(f"{path} is no 64-bit ELF file")
     try:
         sections = list(_sections(contents))
-    except (struct.error, IndexError) as error:
+    except (struct.error, IndexError, OverflowError) as error:
         raise BadInput(f"{path} is a damaged ELF file: its table of sections is cut off") from error
     text = next((section.address for section in sections if section.name == b".text"), None)
     if text is None:

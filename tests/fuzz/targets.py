@@ -21,13 +21,18 @@ from pathlib import Path
 
 from support import tools
 from unit import linuximage, xenimage
+from unit.kdumps import LZO, SNAPPY, ZLIB, ZSTD, compressor
 from unit.test_targets_hostile import samples
 from unit.test_trace_ring import CAPACITY, ring
 
 from gdbhyp.arch.regimes import Regime
 from gdbhyp.arch.registers import describe, register_names
 from gdbhyp.arch.syndrome import SyndromeContext, decode_esr
+from gdbhyp.cli import fleet
 from gdbhyp.cli.main import main
+from gdbhyp.commands import register_map
+from gdbhyp.commands.numbers import parse_number
+from gdbhyp.commands.offline import DUMP
 from gdbhyp.commands.parsing import parse_line
 from gdbhyp.commands.registry import COMMANDS
 from gdbhyp.engine.machine import Machine
@@ -38,7 +43,9 @@ from gdbhyp.engine.walk import setup_registers
 from gdbhyp.errors import GdbhypError
 from gdbhyp.hypervisors.linux import btf, kallsyms
 from gdbhyp.hypervisors.xen import symbols as xen_symbols
-from gdbhyp.targets import notes, snapshot
+from gdbhyp.targets import notes, program, snapshot
+from gdbhyp.targets.compression import decompressor
+from gdbhyp.targets.symbol_file import Entry, Part, symbol_file
 
 _DATA = tools.ROOT / "tests" / "unit" / "data"
 
@@ -172,30 +179,64 @@ def json_of(*words: str) -> Iterator[object]:
         yield json.loads(line)
 
 
+def one_of(count: int, data: bytes) -> tuple[int, bytes]:
+    """Return a number below ``count`` that the first byte says, and the rest."""
+    return (data[0] % count if data else 0), data[1:]
+
+
+def each(count: int, contents: Sequence[bytes]) -> list[bytes]:
+    """Return seeds for a target that begins with ``one_of``: all contents with every number."""
+    return [bytes([number]) + data for data in contents for number in range(count)]
+
+
+_ROOTS = ("--stage2", "--vttbr", "0x1000040000000", "--vtcr", "0x80023558", "--max-tables", "16")
+_QUESTIONS: dict[str, Sequence[str]] = {
+    "map": _ROOTS,
+    "walk": ("0xffff800010000000", "--regime", "EL1"),
+    "find": ("0x40000000",),
+    "x": ("/4gx", "0x40000000", "--pa"),
+    "snapshot": (str(Path(_folder.name) / "snapshot"), "--tables-only"),
+}
+"""What a command that is asked of a dump needs besides it."""
+_OF_DUMPS = [command.name for command in COMMANDS if command.in_cli and DUMP in command.arguments]
+_FORMS = ("--json", "--csv", "")
+
+
 def dump(data: bytes) -> None:
-    """A file that is taken for a dump, asked several questions."""
-    path = _written(data)
-    roots = ("--vttbr", "0x1000040000000", "--vtcr", "0x80023558", "--max-tables", "16")
-    list(json_of("map", path, "--stage2", *roots))
-    list(json_of("walk", path, "0xffff800010000000", "--regime", "EL1"))
-    list(json_of("status", path))
-    list(json_of("info", path))
-    list(json_of("vms", path))
-    list(json_of("find", path, "0x40000000"))
-    command_line("ipa", path)
+    """A file that is taken for a dump, asked any question that there is, in any form."""
+    number, contents = one_of(len(_OF_DUMPS) * len(_FORMS), data)
+    name, form = _OF_DUMPS[number // len(_FORMS)], _FORMS[number % len(_FORMS)]
+    words = [name, _written(contents), *_QUESTIONS.get(name, ())]
+    if form == "--json":
+        list(json_of(*words))
+        return
+    _, printed = command_line(*words, *([form] if form else []))
+    assert not _UNSAFE.search(printed)
+
+
+_TRACE_QUESTIONS = (
+    ("stat", "--json"),
+    ("show", "--json"),
+    ("show",),
+    ("stat",),
+    *(
+        ("export", "--format", name, "-o", str(Path(_folder.name) / "output"))
+        for name in ("chrome", "csv", "jsonl")
+    ),
+)
 
 
 def trace(data: bytes) -> None:
     """A file that is taken for a trace of whichever format."""
-    path = _written(data)
-    list(json_of("trace", "stat", path))
-    list(json_of("trace", "show", path))
-    _, shown = command_line("trace", "show", path)
-    assert not _UNSAFE.search(shown)
-    output = Path(_folder.name) / "output"
-    status, _ = command_line("trace", "export", path, "--format", "chrome", "-o", str(output))
-    if status == 0:
-        json.loads(output.read_text(encoding="utf-8"))
+    number, contents = one_of(len(_TRACE_QUESTIONS), data)
+    verb, *options = _TRACE_QUESTIONS[number]
+    status, printed = command_line("trace", verb, _written(contents), *options)
+    assert not _UNSAFE.search(printed)
+    if "--json" in options:
+        for line in printed.splitlines():
+            json.loads(line)
+    elif status == 0 and "chrome" in options:
+        json.loads(Path(options[-1]).read_text(encoding="utf-8"))
 
 
 def log(data: bytes) -> None:
@@ -227,10 +268,43 @@ def registers_file(data: bytes) -> None:
 
 def typed(data: bytes) -> None:
     """A line typed behind any command."""
-    text = data.decode("utf-8", "replace")
-    for command in COMMANDS:
-        with contextlib.suppress(GdbhypError):
-            parse_line(command, f"hyp-{command.name}", text)
+    number, line = one_of(len(COMMANDS), data)
+    text = line.decode("utf-8", "replace")
+    with contextlib.suppress(GdbhypError):
+        parse_line(COMMANDS[number], f"hyp-{COMMANDS[number].name}", text)
+    with contextlib.suppress(GdbhypError):
+        parse_number(text)
+
+
+def ignore_file(data: bytes) -> None:
+    """What an audit of a dump is told to leave out."""
+    core = Path(_folder.name) / "core"
+    if not core.exists():
+        core.write_bytes(samples(Path(_folder.name))["snapshot"])
+    list(json_of("audit", str(core), "--ignore", _written(data)))
+
+
+def maps(data: bytes) -> None:
+    """Two files that are taken for maps."""
+    first, _, second = data.partition(b"\n--\n")
+    other = Path(_folder.name) / "other"
+    other.write_bytes(b"{" + second)
+    path = _written(b"{" + first)
+    list(json_of("diff", path, str(other)))
+    command_line("diff", path, str(other), "--verbose")
+
+
+def register_map_file(data: bytes) -> None:
+    """A file that maps a stub's registers, and what a stub's monitor prints."""
+    with contextlib.suppress(GdbhypError):
+        register_map.read(_written(data))
+    value = register_map.printed_value(data.decode("utf-8", "replace"))
+    assert value is None or 0 <= value < 1 << 64
+
+
+def fleet_rows(data: bytes) -> None:
+    """The rows of a fleet that was ended, from which it goes on."""
+    assert all(isinstance(name, str) for name in fleet.answered(_written(data), "status"))
 
 
 # ---- pieces of files -----------------------------------------------------------------------------
@@ -244,6 +318,23 @@ def elf_notes(data: bytes) -> None:
         with contextlib.suppress(GdbhypError):
             notes.cpu_registers(note.contents, "file")
         notes.vmcoreinfo(note.contents)
+
+
+_COMPRESSIONS = ("zlib", "LZO", "snappy", "zstd")
+
+
+def pages(data: bytes) -> None:
+    """A compressed page of a kdump, by each compression: a page, or more by one byte, or damage."""
+    number, contents = one_of(len(_COMPRESSIONS), data)
+    with contextlib.suppress(ValueError):
+        found = decompressor(_COMPRESSIONS[number])(contents, 4096)
+        assert len(found) <= 4097
+
+
+def program_file(data: bytes) -> None:
+    """A file that is taken for a program with symbols."""
+    with contextlib.suppress(GdbhypError):
+        program.read_program(_written(data))
 
 
 def snapshot_note(data: bytes) -> None:
@@ -301,6 +392,17 @@ _CPU = {
 }
 
 
+def _pages() -> list[bytes]:
+    page = bytes(range(256)) * 16
+    flags = enumerate((ZLIB, LZO, SNAPPY, ZSTD))
+    return [bytes([number]) + compressor(flag)(page) for number, flag in flags]
+
+
+def _programs() -> list[bytes]:
+    part = Part(".text", 0x1000, 0x2000, executable=True)
+    return [symbol_file([part], [Entry("start", 0x1000, 4, 0, code=True, local=False)])]
+
+
 def _snapshot_note() -> bytes:
     said = snapshot.Snapshot(
         gdbhyp="1",
@@ -337,6 +439,18 @@ _CASE = (
     b'{"op": "S12E1R", "va": "0x1000", "regs": {"HCR_EL2": "0x80000001"}, "pstate": {"PAN": 0}}\n'
     b'{"op": "S1E2W", "va": 4096}\n'
 )
+_MAP = (
+    b'"start": "0x0", "end": "0x2000", "pa": "0x40000000", "input_space": "IPA", "output_space": "PA", "level": 3, '
+    b'"page_size": 4096, "read": true, "write": true, "exec": "EL1", "el0_read": null, "el0_write": null, '
+    b'"memory": "Normal", "shareability": "Inner", "contiguous": false, "access_flag": true, "constant": false, '
+    b'"space": "Non-secure"}\n'
+)
+_IGNORED = b'trap-hole 0x40000000-0x40001000 "MDCR_EL2" # known\nvm-shared-memory # why\n'
+_REGISTER_MAP = (
+    b'{"names": {"HCR_EL2": "hcr"}, "monitor": {"VTTBR_EL2": "info reg"}, '
+    b'"values": {"VTCR_EL2": "0x80023558"}}'
+)
+_FLEET = b'{"dump": "a.core", "question": "status", "status": 0, "answer": [], "error": null, "seconds": 1}\n'
 _ROWS = [("T", f"symbol_{n}", 0xFFFF_8000_0808_0000 + 0x40 * n) for n in range(300)]
 
 
@@ -359,15 +473,27 @@ TARGETS = {
     "esr": Target(esr, lambda: [struct.pack("<Q", 0x93C5_8045) + bytes(90), b"\xff" * 98], 256),
     "register": Target(register, lambda: [bytes(10), b"\xff" * 10], 16),
     "tables": Target(tables, lambda: [os.urandom(4096), _stage2_page() * 2]),
-    "dump": Target(dump, _dumps, 1 << 19),
-    "trace": Target(trace, lambda: [_TRACE, *_files(*_TRACES)]),
-    "trace_ring": Target(trace, lambda: [bytes(ring(begun)) for begun in (1, CAPACITY, CAPACITY + 5)]),
+    "dump": Target(dump, lambda: each(len(_OF_DUMPS) * len(_FORMS), _dumps()), 1 << 17),
+    "trace": Target(trace, lambda: each(len(_TRACE_QUESTIONS), [_TRACE, *_files(*_TRACES)])),
+    "trace_ring": Target(
+        trace,
+        lambda: each(len(_TRACE_QUESTIONS), [bytes(ring(begun)) for begun in (1, CAPACITY, CAPACITY + 5)]),
+    ),
     "log": Target(log, lambda: _files("hyp-panic.log", "linux-oops.log", "xen-panic.log", "qemu-int.log")),
     "cases": Target(cases, lambda: [_CASE]),
     "registers_file": Target(registers_file, lambda: [b'{"HCR_EL2": "0x80000001", "CPSR": 9, "PC": "0"}']),
     "typed": Target(
-        typed, lambda: [b"--json $pc + 8", b"'a b' --last 3 --ipa 1-2 \\", b"start --source log"]
+        typed,
+        lambda: each(
+            len(COMMANDS), [b"--json $pc + 8", b"'a b' --last 3 --ipa 1-2 \\", b"start --source log"]
+        ),
     ),
+    "ignore_file": Target(ignore_file, lambda: [_IGNORED], 1 << 10),
+    "maps": Target(maps, lambda: [_MAP + b"--\n" + _MAP, (b"{" + _MAP) * 3], 1 << 11),
+    "register_map_file": Target(register_map_file, lambda: [_REGISTER_MAP, b"HCR_EL2 = 0x80000001"], 1 << 11),
+    "fleet_rows": Target(fleet_rows, lambda: [_FLEET, _FLEET * 2 + b"{"], 1 << 11),
+    "pages": Target(pages, _pages, 1 << 13),
+    "program_file": Target(program_file, _programs, 1 << 13),
     "elf_notes": Target(
         elf_notes, lambda: [notes.prstatus(0, {"PC": 1}) * 2, notes.note("QEMU", 0, bytes(440))]
     ),
