@@ -18,7 +18,7 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
 from itertools import chain, compress, islice, repeat
-from operator import eq, ne, sub
+from operator import and_, eq, ne, sub
 from typing import NamedTuple
 
 from gdbhyp.arch import stage1
@@ -387,7 +387,24 @@ class Mapper:
         return [descriptor & leaf | (descriptor & high) << high_shift for descriptor in descriptors]
 
     def _various(self, leaves: _Leaves, base: int, entries: tuple[int, ...]) -> Batch | None:
-        """Decode leaves with different attributes and invalid descriptors; None if there is anything else.
+        """Decode leaves with different attributes and invalid descriptors; None if there is anything else."""
+        step, count = leaves.step, len(entries)
+        differences = list(map(sub, islice(entries, 1, None), entries))
+        if step in differences:
+            return self._runs(leaves, base, entries)
+        found = list(map(leaves.shapes.__getitem__, map(and_, entries, repeat(leaves.key))))
+        if leaves.reserved and _any_reserved(entries, found):
+            return None
+        starts, ends = (
+            range(base, base + count * step, step),
+            range(base + step, base + count * step + step, step),
+        )
+        columns = zip(starts, ends, self._outputs(leaves, entries), repeat(False), found)
+        batch = list(map(_range, columns if all(found) else compress(columns, found)))
+        return list(joined(batch)) if leaves.alike or 0 in differences else batch
+
+    def _runs(self, leaves: _Leaves, base: int, entries: tuple[int, ...]) -> Batch | None:
+        """Do the same where there are pages in a row.
 
         What is left of a descriptor without its offset is the same all over a run.
         """
@@ -398,17 +415,14 @@ class Mapper:
         ]
         begins = [0, *compress(range(1, count), map(ne, islice(rest, 1, None), rest))]
         firsts = [entries[at] for at in begins]
-        shapes, key, fixed = leaves.shapes, leaves.key, leaves.fixed
-        found = [shapes[first & key] for first in firsts]
-        if leaves.reserved and any(
-            shape is None and first & _VALID for shape, first in zip(found, firsts, strict=True)
-        ):
+        key, fixed = leaves.key, leaves.fixed
+        found = [leaves.shapes[first & key] for first in firsts]
+        if leaves.reserved and _any_reserved(firsts, found):
             return None
-        if len(begins) < count:
-            lasts = [entries[end - 1] for end in islice(begins, 1, None)]
-            lasts.append(entries[-1])
-            if any((first ^ last) & fixed for first, last in zip(firsts, lasts, strict=True)):
-                return None
+        lasts = [entries[end - 1] for end in islice(begins, 1, None)]
+        lasts.append(entries[-1])
+        if any((first ^ last) & fixed for first, last in zip(firsts, lasts, strict=True)):
+            return None
         starts = [base + at * step for at in begins]
         ends = [*starts[1:], base + count * step]
         columns = zip(starts, ends, self._outputs(leaves, firsts), repeat(False), found)
@@ -524,6 +538,13 @@ class _Window(NamedTuple):
 
 _Piece = tuple[int, int, "bytes | Problem"]
 """A part of a table: where its input starts, its address, and its descriptors, little-endian."""
+
+
+def _any_reserved(descriptors: Sequence[int], shapes: Sequence[Shape | None]) -> bool:
+    """Whether a descriptor is valid, and none of a leaf."""
+    return any(
+        shape is None and descriptor & _VALID for descriptor, shape in zip(descriptors, shapes, strict=True)
+    )
 
 
 def _swapped(data: bytes) -> bytes:
