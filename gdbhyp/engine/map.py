@@ -5,13 +5,15 @@ Memory use does not grow with the table, and a range is handed out as soon as th
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from itertools import chain
+from operator import attrgetter
 
 from gdbhyp.arch import permissions, stage1, stage2
 from gdbhyp.arch.attributes import combine, memory_words, par_shareability, stage2_memory_words
 from gdbhyp.arch.fields import Bits, bit
-from gdbhyp.arch.granules import CONTIGUOUS_BITS, leaf_bits
+from gdbhyp.arch.granules import CONTIGUOUS_BITS, DESCRIPTOR_BITS, leaf_bits
 from gdbhyp.arch.regimes import Regime, Space
 from gdbhyp.arch.spaces import Address
 from gdbhyp.arch.stage1 import Stage1Params
@@ -20,6 +22,7 @@ from gdbhyp.engine.machine import Machine
 from gdbhyp.engine.mapped import (
     Batch,
     Budget,
+    Found,
     MappedRange,
     Problem,
     Shape,
@@ -204,12 +207,18 @@ def _stage1_ignored(p: Stage1Params) -> int:
     return ignored & ~stage1.NSE.in_place if p.space is Space.ROOT else ignored
 
 
+_REMEMBERED = 1 << 16
+"""So many ranges of stage 2 are remembered while the map of both stages comes back to them."""
+
+
 class _SecondStage:
     """The stage-2 tables of a walk; asked several times, it remembers what their descriptors mean."""
 
     def __init__(self, walk: Walker, budget: Budget) -> None:
         self._p = p = walk.second
         self._mapper = None
+        self._known: dict[int, list[Found]] = {}
+        self._room = _REMEMBERED
         if p is not None:
             self._mapper = Mapper(
                 stage=2,
@@ -233,6 +242,43 @@ class _SecondStage:
         else:
             table = Table(0, p.base, 0, 0, p.table_space)
             yield from self._mapper.batches(table, low, min(high, 1 << p.input_bits))
+
+    def part(self, low: int, high: int) -> Iterator[Batch]:
+        """Yield the same, joined and cut to what is asked for.
+
+        Of less than a table of the final level maps, all that one maps is remembered: the next part is likely there.
+        """
+        if self._p is None or high - low >= (span := _final_span(self._p)):
+            yield from self._joined(low, high)
+            return
+        for start in range(low // span * span, high, span):
+            known = self._known.get(start)
+            if known is None:
+                known = self._remember(start, list(chain.from_iterable(self._joined(start, start + span))))
+            first = bisect_right(known, low, key=_end)
+            last = bisect_left(known, high, first, key=_start)
+            if first < last:
+                yield from cut_batches((known[first:last],), low, high)
+
+    def _joined(self, low: int, high: int) -> Iterator[Batch]:
+        return cut_batches(joined_batches(self.batches(low, high)), low, high)
+
+    def _remember(self, start: int, found: list[Found]) -> list[Found]:
+        self._room -= len(found) + 1
+        if self._room < 0:
+            self._known.clear()
+            self._room = _REMEMBERED
+        self._known[start] = found
+        return found
+
+
+def _final_span(p: Stage2Params) -> int:
+    """How much a table of the final level maps."""
+    level = p.levels[-1]
+    return (level.index_mask >> DESCRIPTOR_BITS) + 1 << level.shift + DESCRIPTOR_BITS
+
+
+_start, _end = attrgetter("start"), attrgetter("end")
 
 
 def _plain(walk: Walker) -> Read:
@@ -333,7 +379,7 @@ class _Combined:
         distance = start - low
         # Where stage 1 has the smaller page, its size is the size of both together.
         page = first.shape.page_size or _TOP
-        for batch in cut_batches(joined_batches(self._second.batches(low, high)), low, high):
+        for batch in self._second.part(low, high):
             yield [
                 MappedRange(
                     Address(item.start + distance),

@@ -22,6 +22,7 @@ from unit.pagetables import (
     stage2_vtcr,
 )
 
+from gdbhyp.engine import map as engine_map
 from gdbhyp.engine.machine import Machine
 from gdbhyp.engine.map import Budget, MappedRange, Problem, map_both, map_stage
 from gdbhyp.engine.tables import Mapper
@@ -361,8 +362,8 @@ def test_shared_tables_count_against_the_budget() -> None:
     assert (problem.start, problem.end) == (98 << 21, 511 << 21)
 
 
-def test_both_stages_of_scattered_pages() -> None:
-    """Both stages together are what walks through both say, page by page."""
+def scattered_in_both() -> Machine:
+    """300 pages whose IPAs lie in 64 MiB, most of them mapped somewhere by stage 2, with stage 1's tables at 32 MiB."""
     memory = SparseMemory()
     first = Tables(memory, Format(12), 39, 1, 0x100_0000)
     second = Tables(memory, Format(12), 39, 1, 0x400_0000)
@@ -381,7 +382,12 @@ def test_both_stages_of_scattered_pages() -> None:
         "SCTLR_EL1": 5,
     }
     registers |= {"VTCR_EL2": stage2_vtcr(Format(12), 39, 1), "VTTBR_EL2": second.ttbr(), "HCR_EL2": 1}
-    machine = Machine(registers | {"MAIR_EL1": MAIR}, memory)
+    return Machine(registers | {"MAIR_EL1": MAIR}, memory)
+
+
+def test_both_stages_of_scattered_pages() -> None:
+    """Both stages together are what walks through both say, page by page."""
+    machine = scattered_in_both()
     items = list(map_both(machine))
     for page in range(360):
         address = page << 12 | 0x10
@@ -391,6 +397,24 @@ def test_both_stages_of_scattered_pages() -> None:
             assert found.fault is not None
         else:
             agree(item, address, found)
+
+
+def test_a_table_of_stage_2_is_read_once_for_all_that_stage_1_has_there() -> None:
+    machine = scattered_in_both()
+    assert isinstance(machine.memory, SparseMemory)
+    list(map_stage(machine, Regime.EL10, 1))
+    first, machine.memory.reads = machine.memory.reads, 0
+    list(map_stage(machine, Regime.EL10, 2))
+    second, machine.memory.reads = machine.memory.reads, 0
+    list(map_both(machine))
+    # A table above is read on the way to each of those below it.
+    assert machine.memory.reads <= first + 3 * second
+
+
+def test_no_more_than_so_much_of_stage_2_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = list(map_both(scattered_in_both()))
+    monkeypatch.setattr(engine_map, "_REMEMBERED", 20)
+    assert list(map_both(scattered_in_both())) == expected
 
 
 @pytest.mark.parametrize("seed", range(16))
