@@ -144,10 +144,19 @@ def stage1_rights(
     """Return the rights of the regime's own EL and of EL0 for a stage-1 leaf.
 
     ``tables`` is the OR of the table descriptors above it, ``space`` the physical space of its output;
-    ``pan`` says that PSTATE.PAN = 1 restricts the access.
+    ``pan`` says that PSTATE.PAN = 1 restricts the access. With E0PD every access from EL0 faults, whatever the
+    descriptor says; what it says still counts for PAN and for the privileged right to execute.
     """
     if p.pie:
-        return _indirect_rights(p, descriptor, space, pan)
+        own, user = _indirect_rights(p, descriptor, space, pan)
+    else:
+        own, user = _direct_rights(p, descriptor, tables, space, pan)
+    return own, Rights(0, None) if p.e0pd else user
+
+
+def _direct_rights(
+    p: Stage1Params, descriptor: int, tables: int, space: Space, pan: bool
+) -> tuple[Rights, Rights]:
     privileged, unprivileged, user_executes = _direct(p, descriptor, tables if p.hierarchical else 0)
     wxn_privileged = p.wxn and privileged & (WRITE | EXECUTE) == WRITE | EXECUTE
     wxn_unprivileged = p.wxn and unprivileged & (WRITE | EXECUTE) == WRITE | EXECUTE
