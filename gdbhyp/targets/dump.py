@@ -258,7 +258,8 @@ def read_registers(
     The file is JSON: ``{"HCR_EL2": "0x…"}`` for the chosen CPU, or an array of such objects, one a CPU in order.
     ``assignments`` are ``NAME=VALUE`` words, which hold over the file.
 
-    :raises BadInput: if the file is neither, or a value is no 64-bit number.
+    :raises BadInput: if the file is neither, or a value in it is no 64-bit number.
+    :raises UsageError: if a word is not ``NAME=VALUE``.
     """
     values = _document(path) if path else {}
     every = tuple(_registers(each, path) for each in values) if isinstance(values, list) else ()
@@ -266,8 +267,11 @@ def read_registers(
     for word in assignments:
         name, separator, value = word.partition("=")
         if not separator:
-            raise BadInput(f"'{word}' is not NAME=VALUE")
-        found[name.strip().upper()] = _number(name, value)
+            raise UsageError(f"'{word}' is not NAME=VALUE")
+        try:
+            found[name.strip().upper()] = _number(name, value)
+        except BadInput as error:
+            raise UsageError(str(error)) from None
     return found, every
 
 

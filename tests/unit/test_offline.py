@@ -203,6 +203,15 @@ def test_registers_of_every_cpu(core: str, tmp_path: Path, capsys: pytest.Captur
     assert run(capsys, "map", core, "--registers", str(path), "--cpu", "2", *ROOTS)[0] == 2
 
 
+@pytest.mark.parametrize("word", ["HCR_EL2", "HCR_EL2=x", "HCR_EL2=-1", "HCR_EL2=0x10000000000000000"])
+def test_a_register_typed_wrongly_is_a_mistake_of_usage(
+    word: str, flat: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, rows, errors = run(capsys, "map", flat, "--reg", word, *ROOTS)
+    assert (status, rows) == (2, [])
+    assert "HCR_EL2" in errors
+
+
 @pytest.mark.parametrize(
     "contents", ["[1]", "[[]]", "3", '"x"', "[", '{"HCR_EL2": "x"}', '[{"HCR_EL2": -1}]']
 )
