@@ -62,6 +62,10 @@ class FrameRegisters:
 
     def _value(self, stub_name: str) -> int:
         let_gdb_look()
+        # GDB finds a frame again by its identity. Where Ctrl-C cut short how that was found out, the newest frame has
+        # another one afterwards and the old one may be a caller's, whose registers are not the CPU's.
+        if self._frame.level() != 0:
+            self._frame = _newest_frame(lost=LOST)
         value = self._frame.read_register(stub_name)
         # A type that GDB takes for signed, as QEMU's cpsr, must not spread its sign.
         return int(value) & (1 << 8 * value.type.sizeof) - 1

@@ -11,7 +11,6 @@ import socket
 import struct
 import subprocess
 import time
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,12 +21,11 @@ from live.conftest import GDBINIT, Attach, demo_arguments
 from support import qemu, tools
 from support.demo import run_to
 from support.gdb_session import CommandError, GdbSession
-
-from gdbhyp.commands.registry import COMMANDS
+from support.undisturbed import each_part_once
 
 INTERRUPT = tools.ROOT / "tests" / "support" / "gdb_interrupt.py"
 
-# One line a command at least, for each that asks the target; every other command of the registry is run bare.
+# What asks the target, and cannot do without one.
 LINES = {
     "status": ("hyp-status", "hyp-status -v"),
     "esr": ("hyp-esr",),
@@ -39,22 +37,8 @@ LINES = {
     "find": ("hyp-find 0x40200000",),
     "x": ("hyp-x $pc",),
 }
-# What needs more than a target is set aside here, and has tests of its own.
-ASIDE: dict[str, tuple[str, ...]] = {
-    "diff": (),
-    "report": (),
-    "help": ("hyp-help", "hyp-help stage2"),
-    "snapshot": (),
-    "symbols": (),
-    "vcpu": (),
-}
 ASKING = [line for name in LINES for line in LINES[name]]
-REGISTRY = [c for c in COMMANDS if c.in_gdb]
-EVERY = [
-    line
-    for c in REGISTRY
-    for line in {**LINES, **ASIDE}.get(c.name, (f"hyp-{c.name}" + (" status" if c.subcommands else ""),))
-]
+EVERY = [*ASKING, *each_part_once(Path("/nonexistent"))]
 
 NOTHING = "nothing is being debugged: attach with 'target remote HOST:PORT' first"
 RUNNING = "the CPU is running: stop it first, with Ctrl-C or 'interrupt'"
@@ -358,6 +342,17 @@ def test_another_frame_stays_selected(session: GdbSession, truth: Any, tmp_path:
         assert session.python("gdb.selected_frame() == kept"), line
 
 
+def test_a_frame_that_is_another_one_now(session: GdbSession, truth: Any, tmp_path: Path) -> None:
+    """GDB finds frames again by their identity: where Ctrl-C cut its unwinding short, a caller may have it now."""
+    run_to(session, sites(truth)[0])
+    known = {name: session.register(name) for name in ("pc", "sp", "x30")}
+    session.run(f"add-symbol-file {function_at_pc('callee', tmp_path)} $pc")
+    session.run(f"set $x30 = {truth['symbols']['el1_trap']}")
+    session.run("python import gdbhyp.plugin.target as target")
+    session.run("python registers = target.FrameRegisters(gdb.newest_frame().older())")
+    assert session.python("registers.get('PC')") == known["pc"]
+
+
 def function_at_pc(name: str, folder: Path) -> Path:
     """Build an object file with a function that has call frame information, to be loaded at some address."""
     source, elf = folder / "function.s", folder / "function.elf"
@@ -375,15 +370,15 @@ def test_every_stop_can_be_asked(session: GdbSession, truth: Any) -> None:
     session.run("continue")
     assert session.json("hyp-status")["world"] == "host"
     for line in EVERY:
-        session.run(line)
+        attempt(session, line)
     run_to(session, sites(truth)[0])
     for line in EVERY:
-        session.run(line)
+        attempt(session, line)
     session.run(f"tbreak *{truth['symbols']['guest_loop']}")
     session.run("continue")
     assert session.json("hyp-status")["world"] == "guest"
     for line in EVERY:
-        session.run(line)
+        attempt(session, line)
     walk = session.json("hyp-walk $pc")
     assert (walk["regime"], walk["fault"], walk["output_space"]) == ("EL1&0", None, "PA")
     assert mode(session) == "0"
@@ -453,91 +448,3 @@ def check_partial(printed: str, ended: str | None, said: str) -> int:
     assert claim, said
     assert int(claim[1], 16) <= (rows[-1] if rows else MAPPED), said
     return 1
-
-
-def settings(session: GdbSession) -> list[str]:
-    """Return every setting of GDB that ``show`` tells but $hyp_last_..., breakpoints, and displays."""
-    # First, for it leaves the last breakpoint's address in $_, which "show" shows.
-    breakpoints = session.run("info breakpoints").splitlines()
-    shown = [line.removeprefix("convenience:  ") for line in session.run("show").splitlines()]
-    own = ("$hyp_last_", "$_gdbhyp_nothing")
-    return [*breakpoints, *(line for line in shown if not line.startswith(own)), session.run("info display")]
-
-
-def test_nothing_is_disturbed(demo: Path, truth: Any, attach: Attach, tmp_path: Path) -> None:
-    """No command of the registry changes a register, memory, a breakpoint, a setting, or what is selected."""
-    ram = tmp_path / "ram"
-    arguments = demo_arguments(demo, cpus=2)
-    arguments[1] += ",memory-backend=ram"
-    backend = ["-object", f"memory-backend-file,id=ram,size=256M,mem-path={ram},share=on"]
-
-    with qemu.machine(tmp_path, [*arguments, *backend]) as running:
-        session = attach(running)
-        site = next(s for s in sites(truth) if s["symbol"] == "guest_perm_store")
-        run_to(session, site)
-        session.run("hbreak host_loop")
-        session.run("break el1_trap if $x0 == 1")
-        session.run("watch *(long *)$sp")
-        session.run("display/x $pc")
-        session.run("set style enabled off")
-        session.run("set width 100")
-        # GDB notes in its settings which packets the stub knows; let it learn of reading a single register.
-        session.run("info registers HCR_EL2")
-
-        def state() -> dict[str, Any]:
-            # The stub answers for the CPU that it was asked about last: let that be the selected one.
-            session.run("maintenance flush register-cache")
-            session.run("info registers pc")
-            return {
-                "registers": running.command("info registers -a"),
-                "system registers": session.python(ALL_REGISTERS),
-                "memory": digest(ram),
-                "settings": settings(session),
-                "selected": session.python(STATE),
-                "mode": mode(session),
-                "running": running.command("info status"),
-                "Python": session.python(PYTHON_STATE),
-            }
-
-        before = state()
-        assert len(before["system registers"]) > 200
-        for line in [
-            *EVERY,
-            "hyp-status --json",
-            "hyp-walk nonsense",
-            "hyp-walk --vttbr 0x9000000 --stage2 0",
-        ]:
-            attempt(session, line)
-            after = state()
-            changed = {k: difference(before[k], after[k]) for k in before if after[k] != before[k]}
-            assert changed == {}, line
-
-
-def digest(sparse: Path) -> dict[int, int]:
-    """Return a checksum of each part of a file that holds anything, by its offset."""
-    sums = {}
-    with sparse.open("rb") as file:
-        at, end = 0, sparse.stat().st_size
-        while at < end:
-            try:
-                start = os.lseek(file.fileno(), at, os.SEEK_DATA)
-            except OSError:
-                break
-            at = os.lseek(file.fileno(), start, os.SEEK_HOLE)
-            sums[start] = zlib.crc32(os.pread(file.fileno(), at - start, start))
-    return sums
-
-
-def difference(before: Any, after: Any) -> Any:
-    """Return what tells two states apart; of long lists only the items that differ."""
-    if isinstance(before, list):
-        return [pair for pair in zip(before, after, strict=False) if pair[0] != pair[1]]
-    return before, after
-
-
-SEND = "gdb.selected_inferior().connection.send_packet"
-ALL_REGISTERS = f"[v for v in ({SEND}(b'p%x' % n).decode() for n in range(600)) if v[:1] != 'E']"
-PYTHON_STATE = (
-    "[str(gdb.prompt_hook), str(__import__('sys').displayhook), str(__import__('sys').excepthook), "
-    "str(__import__('signal').getsignal(2)), list(__import__('os').environ.items())]"
-)
