@@ -47,7 +47,10 @@ def build(output: str | None = None) -> PluginReport:
         return _report(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".gdbhyp-") as folder:
+        # A compiler that is killed may have children that still write.
+        with tempfile.TemporaryDirectory(
+            dir=path.parent, prefix=".gdbhyp-", ignore_cleanup_errors=True
+        ) as folder:
             made = Path(folder) / path.name
             _compile(made)
             os.replace(made, path)
@@ -62,7 +65,9 @@ def _compile(output: Path) -> None:
     if compiler is None:
         raise NoTarget("building the TCG plugin needs a C compiler: install gcc or clang, or set CC")
     command = [compiler, *_FLAGS, "-o", str(output), str(SOURCE)]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    # Its own temporary files, too, go to the folder that is removed: killed by Ctrl-C, it would leave them.
+    environment = {**os.environ, "TMPDIR": str(output.parent)}
+    run = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if run.returncode:
         said = run.stderr.strip().splitlines()
         raise NoTarget(f"{compiler} cannot build {SOURCE}: {said[0] if said else 'it does not say why'}")
