@@ -37,7 +37,7 @@ class FrameRegisters:
         self._frame = frame
         self._map = register_map()
         self._known: dict[str, int | None] = {**self._map.values}
-        self._names = _stub_names(frame.architecture())
+        self._names = shown_names(frame.architecture())
 
     def get(self, name: str, /) -> int | None:
         if name not in self._known:
@@ -129,7 +129,7 @@ class _StubNames(dict[str, "str | None"]):
 _names_of: dict[str, _StubNames] = {}
 
 
-def _stub_names(architecture: gdb.Architecture) -> _StubNames:
+def shown_names(architecture: gdb.Architecture) -> _StubNames:
     """Return the names of all registers that the stub described.
 
     Asking GDB for all of them costs a millisecond; the answer changes only with the connection.

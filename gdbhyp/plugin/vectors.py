@@ -570,8 +570,12 @@ def _fits(address: int, thread: gdb.InferiorThread) -> bool:
 
 def _mask(half: str) -> int:
     """Return what GDB takes for a pointer signature with the selected CPU, 0 if the stub does not show it."""
+    from gdbhyp.plugin.target import shown_names
+
+    # Only those that are there: to evaluate another would make a convenience variable of that name.
+    shown = shown_names(gdb.selected_inferior().architecture()).shown
     mask = 0
-    for name in (f"pauth_cmask{half}", f"pauth_dmask{half}"):
+    for name in shown & {f"pauth_cmask{half}", f"pauth_dmask{half}"}:
         value = gdb.parse_and_eval(f"${name}")
         if value.type.code != gdb.TYPE_CODE_VOID:
             mask |= int(value) & 0xFFFF_FFFF_FFFF_FFFF
