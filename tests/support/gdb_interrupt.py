@@ -37,6 +37,29 @@ def interrupted(
     return ended
 
 
+def bounded(command: str, seconds: float) -> "tuple[str | None, float]":
+    """Execute ``command``, with Ctrl-C if it takes longer than ``seconds``; return how it ended, and after how long.
+
+    How is None (by itself), "Quit", or GDB's message.
+    """
+    shooter = subprocess.Popen(
+        ["sh", "-c", f"sleep {seconds}; kill -INT {os.getpid()}"], start_new_session=True
+    )
+    began = time.monotonic()
+    ended: str | None = None
+    try:
+        gdb.execute(command, to_string=True)
+    except KeyboardInterrupt:
+        ended = "Quit"
+    except gdb.error as failure:
+        ended = str(failure)
+    took = time.monotonic() - began
+    with contextlib.suppress(KeyboardInterrupt):
+        os.killpg(shooter.pid, 9)
+        shooter.wait()
+    return ended, took
+
+
 def _is_hit_while_waiting(shooter: "subprocess.Popen[bytes]") -> bool:
     try:
         while shooter.poll() is None:
