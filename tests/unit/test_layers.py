@@ -73,7 +73,7 @@ def test_only_the_edge_knows_other_packages(path: Path) -> None:
     if room(path) == "plugin":
         known |= {"gdb"}
     if room(path) == "render":
-        known |= {"tabulate", "pygments"}
+        known |= {"pygments"}
     if room(path) == "targets":
         known |= {"cramjam", "lzallright"}
     if room(path) == "cli":
