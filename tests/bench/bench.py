@@ -5,9 +5,12 @@
 
 A table is printed, ratios to the floor in the same run first: medians of several rounds, the best of them, and what is
 wanted. The engine and Python processes are measured in processor time, what GDB and QEMU do together by the clock on
-the wall; on a busy machine the ratios are what to compare. ``--rig`` also asks a Debian kernel as KVM host and its
-guest, ``--neighbours`` the tools that it finds in a folder, on the same stop. ``--json`` writes the numbers,
-``--compare`` sets older ones beside.
+the wall; on a busy machine the ratios are what to compare. Over the wire went packets that read registers, reads of
+physical memory and other ones, and so many bytes both ways.
+
+``--rig`` also asks a Debian kernel as KVM host and its guest, and measures what recording their world switches costs;
+``--neighbours`` the tools that it finds in a folder, on the same stop. ``--json`` writes the numbers, ``--compare``
+sets older ones beside.
 """
 
 from __future__ import annotations
@@ -29,8 +32,10 @@ from bench.measure import Row, number, show  # noqa: E402
 from bench.offline import offline  # noqa: E402
 from bench.rig import rig  # noqa: E402
 from bench.starting import starting  # noqa: E402
+from bench.trace import trace  # noqa: E402
 
-PARTS = ("start", "live", "offline", "rig")
+PARTS = ("start", "live", "offline", "rig", "trace")
+ON_THE_RIG = ("rig", "trace")
 
 
 def main() -> int:
@@ -45,7 +50,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="few rounds, smaller tables: less certain")
     arguments = parser.parse_args()
     rounds = 5 if arguments.quick else 15
-    wanted = arguments.only or [part for part in PARTS if part != "rig" or arguments.rig]
+    wanted = arguments.only or [part for part in PARTS if part not in ON_THE_RIG or arguments.rig]
     older: dict[str, float] = {}
     if arguments.compare:
         known: list[dict[str, Any]] = json.loads(Path(arguments.compare).read_text())
@@ -54,7 +59,8 @@ def main() -> int:
         "start": lambda place: starting(max(5, rounds // 3)),
         "live": lambda place: live(place, rounds),
         "offline": lambda place: offline(place, 5, arguments.quick),
-        "rig": lambda place: rig(place, rounds, arguments.neighbours),
+        "rig": lambda place: rig(place, max(5, rounds // 3), arguments.neighbours),
+        "trace": lambda place: trace(place, 200 if arguments.quick else 1000),
     }
     with tempfile.TemporaryDirectory(prefix="gdbhyp-bench-") as folder:
         rows = []

@@ -3,63 +3,30 @@
 from __future__ import annotations
 
 import json
-import socket
 import statistics
 import struct
 import subprocess
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+from bench.dumps import from_a_dump
 from bench.measure import MS, Row
 from bench.starting import GDBINIT, gdbs
 from support import qemu, tools
 from support.demo import run_to
 from support.gdb_session import GdbSession
+from support.stub_proxy import Proxy, physical, proxy
 
 BUILD = tools.ROOT / "qemu-scripts" / "demo-hypervisor" / "build"
 TABLE, PAGE = 0x4F00_0000, 0x1000
 VTCR = 1 << 31 | 2 << 16 | 3 << 12 | 1 << 10 | 1 << 8 | 1 << 6 | 25
 SIZES = ((512, "512 MiB"), (1024, "1 GiB"), (4096, "4 GiB"))
-WAYS = ("stub", "qemu-pread", "ram-file")
-
-
-class Proxy:
-    """Stands between GDB and the stub, and remembers the packets that GDB sends."""
-
-    def __init__(self, folder: Path, target: Path) -> None:
-        self.path = folder / "proxy.sock"
-        self.sent = bytearray()
-        self.received = 0
-        self._target = target
-        self._listening = socket.socket(socket.AF_UNIX)
-        self._listening.bind(str(self.path))
-        self._listening.listen(1)
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def _serve(self) -> None:
-        debugger, _ = self._listening.accept()
-        stub = socket.socket(socket.AF_UNIX)
-        stub.connect(str(self._target))
-        threading.Thread(target=self._answers, args=(stub, debugger), daemon=True).start()
-        while data := debugger.recv(65536):
-            self.sent += data
-            stub.sendall(data)
-
-    def _answers(self, stub: socket.socket, debugger: socket.socket) -> None:
-        while data := stub.recv(65536):
-            self.received += len(data)
-            debugger.sendall(data)
-
-    def packets(self, work: Callable[[], object]) -> tuple[list[bytes], int]:
-        """Return the packets that ``work`` sends, and the bytes that went both ways."""
-        del self.sent[:]
-        self.received = 0
-        work()
-        payloads = [part.partition(b"#")[0] for part in bytes(self.sent).split(b"$")[1:]]
-        return payloads, len(self.sent) + self.received
-
+RAM = 0x4000_0000
+"""Where QEMU's virt board has memory."""
+WAYS = ("qemu-pread", "ram-file")
+"""The ways to memory past the stub."""
 
 IN_GDB = """
 import os, re, time
@@ -81,14 +48,14 @@ def replayed(packets, rounds):
             send(packet)
         times.append(1e3 * (time.perf_counter() - start))
     return times
-def preads(path, offsets, size, rounds):
+def preads(path, start, reads, rounds):
     descriptor = os.open(path, os.O_RDONLY)
     times = []
     for _ in range(rounds):
-        start = time.perf_counter()
-        for offset in offsets:
-            os.pread(descriptor, size, offset)
-        times.append(1e3 * (time.perf_counter() - start))
+        begin = time.perf_counter()
+        for address, size in reads:
+            os.pread(descriptor, size, address + start)
+        times.append(1e3 * (time.perf_counter() - begin))
     os.close(descriptor)
     return times
 def host_address(address):
@@ -96,57 +63,91 @@ def host_address(address):
 """
 
 
-def physical(packets: list[bytes]) -> list[bytes]:
-    """Return the packets between the switch to physical memory and the one back."""
-    on, off = b"Qqemu.PhyMemMode:1", b"Qqemu.PhyMemMode:0"
-    return packets[packets.index(on) + 1 : packets.index(off)] if on in packets and off in packets else []
+@dataclass(frozen=True)
+class Asked:
+    """What a command asked of the stub at a stop, and the bytes that went both ways."""
+
+    requests: Sequence[bytes]
+    traffic: int
+
+    @property
+    def registers(self) -> int:
+        return sum(request[:1] in (b"p", b"g") for request in self.requests)
+
+    @property
+    def reads(self) -> list[tuple[int, int]]:
+        """The physical addresses that were read, and the size of each read."""
+        words = [
+            request[1:].split(b",") for request in physical(self.requests) if request[:1] in (b"m", b"x")
+        ]
+        return [(int(address, 16), int(size, 16)) for address, size in words]
+
+    @property
+    def tables(self) -> list[tuple[int, int]]:
+        """The same with reads joined that continue each other, as a table that takes two packets does."""
+        joined: list[tuple[int, int]] = []
+        for address, size in self.reads:
+            if joined and sum(joined[-1]) == address and address % PAGE:
+                joined[-1] = (joined[-1][0], joined[-1][1] + size)
+            else:
+                joined.append((address, size))
+        return joined
+
+
+def asked(session: GdbSession, line: Proxy, command: str) -> Asked:
+    """Ask ``command`` by the stub in a GDB that is attached through ``line``, and return what that asked."""
+    session.run("set hyp memory stub")
+    session.run(command)  # what is asked once a connection is no part of a command
+    session.run("maintenance flush register-cache")
+    line.requests, line.traffic = [], 0
+    session.run(command)
+    return Asked(line.requests, line.traffic)
 
 
 class Live:
-    """Measures commands in one GDB, straight to the stub; another one, through the proxy, counts their packets."""
+    """Measures commands in one GDB, straight at the stub; ``files`` are where each way past it reads, and from where.
 
-    def __init__(self, direct: GdbSession, counting: GdbSession, proxy: Proxy, rounds: int) -> None:
-        self.session = direct
+    That is the file, and what is to be added to a physical address.
+    """
+
+    def __init__(self, session: GdbSession, files: Mapping[str, tuple[Path, int]], rounds: int) -> None:
+        self.session = session
         self.rounds = rounds
-        self._counting = counting
-        self._proxy = proxy
-        for session in (direct, counting):
-            session.run("set hyp memory stub")
-        direct.run(f"python exec({IN_GDB!r})")
+        self._files = files
+        session.run("set hyp memory stub")
 
     def times(self, command: str, *, fresh: bool = True) -> list[float]:
         """Return the milliseconds of each round; with ``fresh`` GDB has to ask for the registers again."""
         found: list[float] = self.session.python(f"timed({command!r}, {self.rounds}, {fresh})")
         return found
 
-    def packets(self, command: str) -> tuple[list[bytes], int]:
-        """Return the packets that a command sends, and the bytes both ways."""
-        self._counting.run(command)  # what is asked once a connection is no part of a command
-        self._counting.run("maintenance flush register-cache")
-        return self._proxy.packets(lambda: self._counting.run(command))
+    def by_stub(self, name: str, command: str, costs: Asked, wanted: float | None, ratio: float = 0) -> Row:
+        """Measure a command by the stub; its floor is sending the same packets.
 
-    def row(self, name: str, command: str, wanted: float | None) -> Row:
-        """Measure a command by the stub; its floor is sending the same packets."""
-        packets, size = self.packets(command)
+        What is wanted is a time, or with ``ratio`` so many times the floor.
+        """
         times = self.times(command)
-        floor = statistics.median(self.session.python(f"replayed({packets!r}, {self.rounds})"))
-        registers = sum(packet[:1] in (b"p", b"g") for packet in packets)
-        reads = sum(packet[:1] in (b"m", b"x") for packet in physical(packets))
-        other = len(packets) - registers - reads
+        floor = statistics.median(self.session.python(f"replayed({list(costs.requests)!r}, {self.rounds})"))
+        registers, reads = costs.registers, len(costs.reads)
+        other = len(costs.requests) - registers - reads
+        bound = ratio * floor if ratio else wanted
         median = statistics.median(times)
-        return Row(name, median, MS, wanted, floor, registers, reads, other, size, min(times))
+        return Row(name, median, MS, bound, floor, registers, reads, other, costs.traffic, min(times))
 
-    def past_the_stub(self, name: str, command: str, way: str, floor: float, wanted: float | None) -> Row:
-        """Measure a command whose memory is read past the stub; ``floor`` is reading the same tables."""
-        self.session.run(f"set hyp memory {way}")
-        self.session.run(command)
-        answer = self.session.run("hyp-status -v --json")
-        said = json.loads(answer[answer.index("{") :])["memory"]
-        times = self.times(command)
+    def past_the_stub(self, name: str, command: str, costs: Asked, wanted: float | None) -> Iterator[Row]:
+        """Measure a command by each way past the stub; the floor is reading the same tables from the same file."""
+        for way in WAYS:
+            self.session.run(f"set hyp memory {way}")
+            self.session.run(command)
+            answer = self.session.run("hyp-status -v --json")
+            said = json.loads(answer[answer.index("{") :])["memory"]
+            assert not said.startswith("by the stub"), said
+            times = self.times(command)
+            path, start = self._files[way]
+            floors = self.session.python(f"preads({str(path)!r}, {start}, {costs.tables}, {self.rounds})")
+            median, floor = statistics.median(times), statistics.median(floors)
+            yield Row(f"{name}, by {way}", median, MS, wanted, floor, least=min(times))
         self.session.run("set hyp memory stub")
-        if said.startswith("by the stub"):
-            return Row(f"{name}: {said}", statistics.median(times), MS, least=min(times))
-        return Row(name, statistics.median(times), MS, wanted, floor, 0, 0, 0, 0, min(times))
 
 
 @contextmanager
@@ -156,7 +157,15 @@ def attached(program: str, folder: Path, path: Path, symbols: Path | None = None
         session.run(f"file {symbols}" if symbols else "set architecture aarch64")
         session.run(f"source {GDBINIT}")
         session.run(f"target remote {path}")
+        session.run(f"python exec({IN_GDB!r})")
         yield session
+
+
+def files_of(session: GdbSession, running: qemu.Machine, ram: Path) -> dict[str, tuple[Path, int]]:
+    """Return where each way past the stub reads: the process, and the file ``ram`` that holds its memory."""
+    start = session.python(f"host_address({RAM:#x})")
+    memory = Path(f"/proc/{running.process.pid}/mem")
+    return {"qemu-pread": (memory, start - RAM), "ram-file": (ram, -RAM)}
 
 
 def live(folder: Path, rounds: int) -> Iterator[Row]:
@@ -167,23 +176,35 @@ def live(folder: Path, rounds: int) -> Iterator[Row]:
     site = next(s for s in truth["vms"][0]["sites"] if s["symbol"] == "guest_perm_store")
     (folder / "tables.bin").write_bytes(tables(SIZES[-1][0]))
     for name, program in gdbs():
-        direct_folder, counted_folder = folder / f"{name}-direct", folder / f"{name}-counted"
-        for part in (direct_folder, counted_folder):
-            part.mkdir()
-        with machine(direct_folder, demo, folder) as one, machine(counted_folder, demo, folder) as other:
-            proxy = Proxy(counted_folder, other.gdb)
-            with (
-                attached(program, direct_folder, one.gdb, demo / "demo.elf") as direct,
-                attached(program, counted_folder, proxy.path, demo / "demo.elf") as counting,
-            ):
-                run_to(direct, site)
-                run_to(counting, site)
-                bench = Live(direct, counting, proxy, rounds)
-                for question, command, wanted in QUESTIONS:
-                    yield bench.row(f"{name}: {question}", command, wanted)
-                yield cached(bench, name)
-                bench.rounds = max(5, rounds // 3)
-                yield from large(bench, name, one, direct_folder / "ram")
+        place = folder / name
+        place.mkdir()
+        costs: dict[str, Asked] = {}
+        with (
+            machine(place, demo, folder) as running,
+            proxy(place / "line.sock", running.gdb) as line,
+            attached(program, place, line.path, demo / "demo.elf") as session,
+        ):
+            run_to(session, site)
+            for command in (*(command for _, command, _ in QUESTIONS), *map(map_of, dict(SIZES))):
+                costs[command] = asked(session, line, command)
+            session.run("disconnect")
+        with (
+            machine(place, demo, folder) as running,
+            attached(program, place, running.gdb, demo / "demo.elf") as session,
+        ):
+            run_to(session, site)
+            bench = Live(session, files_of(session, running, place / "ram"), rounds)
+            for question, command, wanted in QUESTIONS:
+                yield bench.by_stub(f"{name}: {question}", command, costs[command], wanted)
+            yield cached(bench, name)
+            bench.rounds = max(5, rounds // 3)
+            for mebibytes, size in SIZES:
+                command, title = map_of(mebibytes), f"stage 2 of {size}, {mebibytes << 8:,} pages"
+                yield from large(bench, f"{name}: {title}", command, costs[command], mebibytes)
+                if (name, program) == gdbs()[0]:
+                    yield dumped(
+                        session, title, command, costs[command], place / "machine.core", bench.rounds
+                    )
 
 
 QUESTIONS: tuple[tuple[str, str, float | None], ...] = (
@@ -199,6 +220,11 @@ QUESTIONS: tuple[tuple[str, str, float | None], ...] = (
 )
 
 
+def map_of(mebibytes: int) -> str:
+    """Return the command that maps so much of the large VM."""
+    return f"hyp-map --stage2 --vttbr {TABLE:#x} --vtcr {VTCR:#x} --range {RAM:#x}+{mebibytes << 20:#x}"
+
+
 def cached(bench: Live, name: str) -> Row:
     """Measure an address when GDB knows the registers, and memory is read past the stub."""
     bench.session.run("set hyp memory auto")
@@ -210,41 +236,27 @@ def cached(bench: Live, name: str) -> Row:
     return Row(f"{name}: both stages, cached", statistics.median(times), MS, 1, least=min(times))
 
 
-def large(bench: Live, name: str, running: qemu.Machine, ram: Path) -> Iterator[Row]:
-    """Measure stage 2 of large VMs by each way to memory."""
-    for mebibytes, size in SIZES:
-        command = (
-            f"hyp-map --stage2 --vttbr {TABLE:#x} --vtcr {VTCR:#x} --range 0x40000000+{mebibytes << 20:#x}"
-        )
-        pages = mebibytes << 8
-        wanted = 250.0 if mebibytes == 1024 else None
-        yield bench.row(f"{name}: stage 2 of {size}, {pages:,} pages, by stub", command, wanted)
-        offsets = table_addresses(mebibytes)
-        start = bench.session.python(f"host_address({TABLE:#x})")
-        for way in WAYS[1:]:
-            path, base = (
-                (f"/proc/{running.process.pid}/mem", start) if way == "qemu-pread" else (ram, RAM_OFFSET)
-            )
-            places = [base + address - TABLE for address in offsets]
-            floor = statistics.median(
-                bench.session.python(f"preads({str(path)!r}, {places}, {PAGE}, {bench.rounds})")
-            )
-            wanted = 40 * pages / 131072
-            yield bench.past_the_stub(
-                f"{name}: stage 2 of {size}, {pages:,} pages, by {way}", command, way, floor, wanted
-            )
+def large(bench: Live, title: str, command: str, costs: Asked, mebibytes: int) -> Iterator[Row]:
+    """Measure stage 2 of a large VM by each way to memory: 512 MiB in 1.25 times the floor, or 40 ms."""
+    wanted = 250.0 if mebibytes == 1024 else None
+    ratio = 1.25 if mebibytes == 512 else 0
+    yield bench.by_stub(f"{title}, by stub", command, costs, wanted, ratio)
+    yield from bench.past_the_stub(title, command, costs, 40.0 * mebibytes / 512)
 
 
-RAM_OFFSET = TABLE - 0x4000_0000
-"""Where the tables are in the file that holds RAM."""
+def dumped(
+    session: GdbSession, title: str, command: str, costs: Asked, file: Path, rounds: int, how: str = ""
+) -> Row:
+    """Measure the same question about a snapshot of the machine, which is taken once."""
+    if not file.exists():
+        session.run("set hyp memory ram-file")
+        session.run(f"hyp-snapshot {how} {file}")
+        session.run("set hyp memory stub")
+    return from_a_dump(f"{title}, from a snapshot", file, command.split()[1:], costs.tables, rounds)
 
 
 def table_addresses(mebibytes: int) -> list[int]:
-    """Return the addresses of all tables of a VM."""
-    return [TABLE, *(TABLE + PAGE * (1 + n) for n in range(-(-mebibytes // 1024))), *last_tables(mebibytes)]
-
-
-def last_tables(mebibytes: int) -> list[int]:
+    """Return the addresses of the last tables of a VM."""
     first = TABLE + PAGE * (1 + SIZES[-1][0] // 1024)
     return [first + PAGE * n for n in range(mebibytes // 2)]
 
@@ -253,7 +265,7 @@ def tables(mebibytes: int) -> bytes:
     """Return the tables at TABLE: 4 KiB pages from IPA 1 GiB on that merge into one range."""
     gibibytes = mebibytes // 1024
     root = [0, *(TABLE + PAGE * (1 + n) | 3 for n in range(gibibytes))]
-    middle = [address | 3 for address in last_tables(mebibytes)]
+    middle = [address | 3 for address in table_addresses(mebibytes)]
     leaf = 1 << 10 | 3 << 8 | 3 << 6 | 0xF << 2 | 3
     pages = [0x4000_0000 + PAGE * n | leaf for n in range(mebibytes << 8)]
     words: Sequence[int] = [*root, *[0] * (512 - len(root)), *middle, *pages]
@@ -263,6 +275,8 @@ def tables(mebibytes: int) -> bytes:
 @contextmanager
 def machine(folder: Path, demo: Path, made: Path) -> Iterator[qemu.Machine]:
     """The demo hypervisor with the large VMs' tables, its memory in a shared file ``ram``."""
+    for left in ("gdb.sock", "monitor.sock"):
+        (folder / left).unlink(missing_ok=True)
     arguments = [
         *("-M", "virt,virtualization=on,gic-version=3,memory-backend=ram", "-cpu", "max", "-m", "256M"),
         *("-object", f"memory-backend-file,id=ram,size=256M,share=on,mem-path={folder / 'ram'}"),

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from tabulate import tabulate
 
 MS, RATE = "ms", "/s"
+RATES = (RATE, "/s of CPU", "times")
+"""What is better when there is more of it."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A measurement: milliseconds or a rate, what is wanted of it, and its floor, the same reads with nothing done.
+    """A measurement: a cost or a rate, what is wanted of it, and its floor, the same reads with nothing done.
 
     ``value`` is the median of several rounds and ``least`` the best of them. Over the wire went packets that read
     ``registers``, ``reads`` of physical memory, and ``other`` ones: three switch the stub to physical memory and back,
@@ -38,13 +40,18 @@ class Row:
         """How many times the floor it costs."""
         if not self.floor or not self.value:
             return None
-        return self.value / self.floor if self.unit == MS else self.floor / self.value
+        return self.floor / self.value if self.more_is_better else self.value / self.floor
 
     @property
     def missed(self) -> bool:
+        """Whether it is not what is wanted."""
         if self.wanted is None:
             return False
-        return self.value > self.wanted if self.unit == MS else self.value < self.wanted
+        return self.value < self.wanted if self.more_is_better else self.value > self.wanted
+
+    @property
+    def more_is_better(self) -> bool:
+        return self.unit in RATES
 
 
 def timed(
@@ -75,7 +82,7 @@ def show(rows: list[Row], older: dict[str, float]) -> str:
     headers = ["x floor", "", "measured", "best", "wanted", "floor", "registers", "reads", "other", "bytes"]
     cells = []
     for row in rows:
-        bound = "" if row.wanted is None else ("<= " if row.unit == MS else ">= ") + number(row.wanted)
+        bound = "" if row.wanted is None else (">= " if row.more_is_better else "<= ") + number(row.wanted)
         cell = [
             "" if row.ratio is None else f"{row.ratio:.2f}",
             row.name,

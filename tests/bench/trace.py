@@ -1,7 +1,4 @@
-#!/usr/bin/env python3
 """What recording world switches costs a real KVM host, and how fast the recordings are read.
-
-    tests/bench/trace.py [--json FILE] [--rounds N]
 
 The cost of recording is the processor time that QEMU needs for the same work: so many rounds of the rig's two guests,
 which exit as fast as they can, on a machine whose clock counts instructions (``-icount``). So the guests do the same
@@ -11,31 +8,23 @@ and the counts of a machine's whole life are compared with the kernel's own.
 
 from __future__ import annotations
 
-import argparse
-import json
 import mmap
 import os
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path[:1] = [str(HERE.parent), str(HERE.parent.parent)]
+from bench.measure import RATE, Row
+from kvm.rig import NVHE, Rig, boot, build_initramfs
+from support import tools
+from support.gdb_session import GdbSession
 
-from kvm.rig import NVHE, Rig, boot, build_initramfs  # noqa: E402
-from support import tools  # noqa: E402
-from support.gdb_session import GdbSession  # noqa: E402
-from tabulate import tabulate  # noqa: E402
-
-from gdbhyp.trace.files import open_trace  # noqa: E402
-from gdbhyp.trace.qemu_log import QemuLogParser  # noqa: E402
-from gdbhyp.trace.statistics import Statistics  # noqa: E402
-from gdbhyp.trace.tcg_build import build  # noqa: E402
-from gdbhyp.trace.tcg_ring import Choice, Ring  # noqa: E402
+from gdbhyp.trace.files import open_trace
+from gdbhyp.trace.qemu_log import QemuLogParser
+from gdbhyp.trace.statistics import Statistics
+from gdbhyp.trace.tcg_build import build
+from gdbhyp.trace.tcg_ring import Choice, Ring
 
 _BUSY = "rig.vms=2 rig.spin=0 rig.wfi=0 rig.mmio-lines=1 rig.mmio-rate=1"
 _PATIENCE = 300.0
@@ -58,24 +47,6 @@ class Plain(gdb.Breakpoint):
         count[0] += 1
         return False
 """
-
-
-@dataclass(frozen=True)
-class Row:
-    """A number, and what is wanted of it: at least, or with ``most`` at most."""
-
-    name: str
-    value: float
-    unit: str
-    wanted: float | None = None
-    most: bool = False
-
-    @property
-    def missed(self) -> bool:
-        """Whether it is not what is wanted."""
-        if self.wanted is None:
-            return False
-        return self.value > self.wanted if self.most else self.value < self.wanted
 
 
 def processor_seconds(rig: Rig) -> float:
@@ -118,7 +89,7 @@ def costs(folder: Path, initramfs: Path, rounds: int) -> Iterator[Row]:
     bare = seconds.pop("bare")
     yield Row(f"{rounds} rounds without recording", bare, "s of CPU")
     for name, value in seconds.items():
-        yield Row(f"{name}: the same", 100 * (value / bare - 1), "% more", 10, most=True)
+        yield Row(f"{name}: the same", 100 * (value / bare - 1), "% more", 10)
 
 
 @contextmanager
@@ -146,7 +117,7 @@ def by_plugin(folder: Path, initramfs: Path) -> Iterator[Row]:
         ring.switch_off()
         seconds = time.monotonic() - began
         events = [event for batch in ring.read(final=True) for event in batch]
-        yield Row("plugin: events recorded", len(events) / seconds, "/s")
+        yield Row("plugin: events recorded", len(events) / seconds, RATE)
         ring.position = max(0, ring.begun - ring.capacity)
         yield Row("plugin: records into statistics", records_per_second(ring), "/s of CPU", 300_000)
 
@@ -188,7 +159,7 @@ def by_log(folder: Path, initramfs: Path) -> Iterator[Row]:
         for at in range(0, len(data), 1 << 20):
             counted.extend(again.feed(data[at : at + (1 << 20)]))
         best = max(best, lines / (time.process_time() - start))
-    yield Row("log: events recorded", len(events) / seconds, "/s")
+    yield Row("log: events recorded", len(events) / seconds, RATE)
     yield Row("log: lines into statistics", best, "/s of CPU", 400_000)
 
 
@@ -227,45 +198,20 @@ def every_exit(folder: Path, initramfs: Path) -> Iterator[Row]:
         reports.append(counted.report())
     runs = next(row.count for row in reports[0].calls if row.world == "host")
     yield Row("exits by KVM's own counter", kernel["exits"], "")
-    yield Row("plugin: exits more or less than that", abs(runs - kernel["exits"]), "", 0, most=True)
+    yield Row("plugin: exits more or less than that", abs(runs - kernel["exits"]), "", 0)
     difference = abs(reports[0].exceptions - reports[1].exceptions)
-    yield Row("log: exceptions more or less than the plugin's", difference, "", 0, most=True)
+    yield Row("log: exceptions more or less than the plugin's", difference, "", 0)
 
 
-def measure(folder: Path, rounds: int) -> Iterator[Row]:
+def trace(folder: Path, rounds: int) -> Iterator[Row]:
+    """Measure all of it; ``rounds`` of each guest are compared for what recording costs."""
     initramfs = build_initramfs(folder)
     yield from every_exit(folder, initramfs)
     yield from costs(folder, initramfs, rounds)
     rows = [*by_log(folder, initramfs), *by_plugin(folder, initramfs)]
     yield from rows
     slow = plain(folder, initramfs)
-    yield Row("a breakpoint with a Python stop method: events", slow, "/s")
+    yield Row("a breakpoint with a Python stop method: events", slow, RATE)
     for name in ("plugin", "log"):
         events = next(row.value for row in rows if row.name == f"{name}: events recorded")
-        yield Row(f"{name}: times as many events", events / slow, "x", 150)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--json", metavar="FILE", help="write the numbers to FILE")
-    parser.add_argument("--rounds", type=int, default=1000, help="rounds of each guest to compare")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="gdbhyp-bench-") as folder:
-        rows = list(measure(Path(folder), arguments.rounds))
-    cells = [
-        [
-            row.name,
-            f"{row.value:,.1f} {row.unit}",
-            "" if row.wanted is None else f"{'<=' if row.most else '>='} {row.wanted:,.0f}",
-            "MISSED" if row.missed else "",
-        ]
-        for row in rows
-    ]
-    print(tabulate(cells, ["", "measured", "wanted", ""], tablefmt="simple", disable_numparse=True))
-    if arguments.json:
-        Path(arguments.json).write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
-    return int(any(row.missed for row in rows))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        yield Row(f"{name}: times as many events", events / slow, "times", 150)
