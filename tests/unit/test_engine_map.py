@@ -101,13 +101,13 @@ def test_e0pd_leaves_nothing_to_el0(indirect: bool) -> None:
     """TCR_EL1.E0PD0 makes every access from EL0 fault; the rights of EL1 stay those that the descriptor gives."""
     tables = Tables(SparseMemory(), Format(12), 39, 1)
     tables.map(0x1000, 0x9000, 3, AF if indirect else AF | 0b01 << 6)
-    machine = stage1_machine(tables, 39)
+    extra = {}
     if indirect:
         enabled = {"SCR_EL3": 1 << 43 | 1 << 38 | 1, "HCRX_EL2": 1 << 14, "TCR2_EL1": 1 << 1}
-        all_rw = {"PIR_EL1": 0x5555_5555_5555_5555, "PIRE0_EL1": 0x5555_5555_5555_5555}
-        machine = stage1_machine(tables, 39, **enabled | all_rw)
-    (open_to_el0,) = ranges(map_stage(machine, Regime.EL10, 1))
-    closed = Machine({**machine.registers, "TCR_EL1": machine.registers["TCR_EL1"] | 1 << 55}, tables.memory)
+        extra = enabled | {"PIR_EL1": 0x5555_5555_5555_5555, "PIRE0_EL1": 0x5555_5555_5555_5555}
+    (open_to_el0,) = ranges(map_stage(stage1_machine(tables, 39, **extra), Regime.EL10, 1))
+    e0pd0 = {"TCR_EL1": stage1_tcr(tables.form, 39) | 1 << 55}
+    closed = stage1_machine(tables, 39, **extra | e0pd0)
     (row,) = ranges(map_stage(closed, Regime.EL10, 1))
     assert (open_to_el0.el0_read, open_to_el0.el0_write) == (True, True)
     assert (row.el0_read, row.el0_write, row.el0_execute) == (False, False, False)
