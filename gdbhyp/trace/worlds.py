@@ -301,7 +301,7 @@ class WorldTracker:
         if party is None:
             party = self._pages.get(page)
         if party is None:
-            party = self._by_kind(event) if expected is None else expected
+            party = self._by_kind(event) if expected is None or expected is UNKNOWN else expected
         self._correct(cpu, party)
         return party
 

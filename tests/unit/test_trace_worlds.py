@@ -82,6 +82,14 @@ def test_log_that_begins_in_a_guest() -> None:
     assert run(story.events) == ["guest", "host", "guest"]
 
 
+def test_log_that_begins_in_a_host() -> None:
+    """A call alone says nothing, but what comes after it does: an unknown world is not what runs from then on."""
+    story = Story().take(HVC, HOST).back(GUEST).take(WFX, GUEST + 4, base=0x8000)
+    story.back(HOST).take(HVC, HOST + 8).back(GUEST + 8)
+    story.take(DABT, GUEST + 8, base=0x8000).back(HOST + 8).take(HVC, HOST + 12)
+    assert run(story.events) == ["unknown", "guest", "host", "guest", "host"]
+
+
 def test_separate_vectors_of_a_guest() -> None:
     """nVHE: after a loss the vector base still tells."""
     story = boot().take(HVC, HOST + 8).back(GUEST).take(DABT, GUEST + 4, base=0x8000).back(HOST + 8)
