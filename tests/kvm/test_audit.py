@@ -14,6 +14,7 @@ EXPLAINED = {
     "vm-shared-memory",
     "hyp-text-writable",
     "erratum",
+    "hyp-execute-never",
     "vmid-reused",
 }
 MOST_STACKS = 2

@@ -184,6 +184,21 @@ class Nvhe(Model):
 
 
 @dataclass
+class Hvhe(Nvhe):
+    """The same with E2H = 1 and TGE = 0: EL2 runs by the EL2&0 regime, its data never executes by UXN and PXN."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for page in range(PAGES):
+            self.hyp.map(HYP + DATA + page * PAGE, DATA + page * PAGE, 3, HYP_DATA | PXN)
+        self.hyp.map(HYP + DEVICE, DEVICE, 3, HYP_DEVICE | PXN)
+        self.registers["TCR_EL2"] = stage1_tcr(FORMAT, 48, ps=40) | 1 << 8 | 1 << 10
+        self.registers["HCR_EL2"] |= 1 << 34
+        for cpu in self.cpus:
+            cpu["HCR_EL2"] = cpu.get("HCR_EL2", HCR_HOST) | 1 << 34
+
+
+@dataclass
 class Protected(Nvhe):
     """The same behind a stage 2 of the host's own (pKVM), which maps all but the hypervisor and the tables."""
 

@@ -23,6 +23,7 @@ from unit.machines import (
     LINEAR,
     NG,
     PAGE,
+    PAGES,
     RO,
     S2_DEVICE,
     S2_NORMAL,
@@ -31,6 +32,7 @@ from unit.machines import (
     USER,
     VM_MEMORY,
     XN,
+    Hvhe,
     Model,
     Nvhe,
     Protected,
@@ -228,6 +230,12 @@ BROKEN: list[Broken] = [
         [("medium", [])],
     ),
     ("hyp-access-flag", Nvhe, lambda m: m.hyp.map(HYP + DATA, DATA, 3, HYP_DATA & ~AF), [("low", [])]),
+    (
+        "hyp-execute-never",
+        Hvhe,
+        lambda m: m.hyp.map(HYP + DATA, DATA, 3, HYP_DATA | RO),
+        [("medium", [])],
+    ),
     ("dirty-bit", Nvhe, lambda m: m.vms[0].map(IPA, VM_MEMORY[0], 3, S2_NORMAL | 1 << 51), [("low", [])]),
     ("dirty-bit", Nvhe, lambda m: m.hyp.map(HYP + DATA, DATA, 3, HYP_DATA | 1 << 51), [("low", [])]),
     (
@@ -458,6 +466,24 @@ def test_an_erratum_needs_its_revision() -> None:
     model = Nvhe()
     model.registers["MIDR_EL1"] = 0x414F_D0B1
     assert judged(model, "erratum") == []
+    model.registers["MIDR_EL1"] = 0x413F_D0B0
+    assert [finding.message for finding in judged(model, "erratum")] == [
+        "Cortex-A76 r3p0 has erratum 1286807: TLB invalidation may complete before the translations are out of use: "
+        "it must be done twice"
+    ]
+
+
+def test_data_that_wxn_or_uxn_throughout_covers_is_right() -> None:
+    """hVHE: what is written does not execute with WXN; text that has UXN = 1 shows that UXN is not taken for PXN."""
+    model = Hvhe()
+    model.hyp.map(HYP + DATA, DATA, 3, HYP_DATA)
+    model.registers["SCTLR_EL2"] |= 1 << 19
+    assert judged(model, "hyp-execute-never") == []
+    model.hyp.map(HYP + DATA, DATA, 3, HYP_DATA | RO)
+    assert judged(model, "hyp-execute-never")
+    for at in range(PAGES):
+        model.hyp.map(HYP + TEXT + at * PAGE, TEXT + at * PAGE, 3, HYP_TEXT | XN)
+    assert judged(model, "hyp-execute-never") == []
 
 
 def test_nothing_is_judged_without_registers() -> None:
@@ -471,6 +497,7 @@ def test_nothing_is_judged_without_registers() -> None:
         "alias-shareability",
         "global-user-pages",
         "hyp-access-flag",
+        "hyp-execute-never",
         "dirty-bit",
         "reserved-descriptor",
         "reserved-attribute",

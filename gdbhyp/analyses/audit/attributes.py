@@ -15,7 +15,7 @@ from gdbhyp.analyses.reach import Indexed
 from gdbhyp.engine.map import MappedRange
 from gdbhyp.engine.ranges import Ranges, intersection, union
 
-_MISMATCHED = "Arm ARM (DDI 0487), B2.16 Mismatched memory attributes"
+_MISMATCHED = "Arm ARM (DDI 0487), Mismatched memory attributes"
 _DEVICE, _UNCACHED = "Device", "Non-cacheable"
 
 

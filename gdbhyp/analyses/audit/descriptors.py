@@ -9,7 +9,8 @@ from gdbhyp.analyses.audit.world import World, descriptor_evidence, is_el2
 from gdbhyp.analyses.reach import Indexed
 from gdbhyp.arch import stage1, stage2
 from gdbhyp.arch.granules import CONTIGUOUS_BITS
-from gdbhyp.arch.permissions import stage1_rights
+from gdbhyp.arch.permissions import EXECUTE, stage1_rights
+from gdbhyp.arch.regimes import Regime
 from gdbhyp.arch.stage1 import Stage1Params
 from gdbhyp.arch.stage2 import Stage2Params
 from gdbhyp.engine.census import Kind
@@ -17,7 +18,7 @@ from gdbhyp.engine.map import MappedRange
 from gdbhyp.engine.ranges import Ranges, union
 from gdbhyp.engine.walk import walker
 
-_FORMATS = "Arm ARM (DDI 0487), D8.3 Translation table descriptor formats"
+_FORMATS = "Arm ARM (DDI 0487), Translation table descriptor formats"
 _SHOWN = 8
 
 
@@ -83,6 +84,31 @@ def access_flag(world: World) -> Iterator[Finding]:
         kinds = [k for k in each.census.kinds if not k.reserved and not stage1.AF(k.descriptor)]
         words = "with AF = 0 while TCR_EL2.HA = 0: an access of EL2 faults"
         yield from _about_kinds(ACCESS_FLAG, each, kinds, words)
+
+
+def execute_never(world: World) -> Iterator[Finding]:
+    """UXN where PXN was meant, in a regime of EL2 that no EL0 runs by (hVHE).
+
+    What EL2 is meant to execute has to have PXN = 0 too. Where that has UXN = 0, as in the EL2 regime, UXN tells it from
+    what is not; where all of it has UXN = 1, UXN is set as it should be and tells nothing.
+    """
+    for each in world.el2:
+        if each.tree.who != "hypervisor" or each.tree.regime is not Regime.EL20:
+            continue
+        params = _first(each)
+
+        def executed(kind: Kind, params: Stage1Params = params) -> bool:
+            own = stage1_rights(params, kind.descriptor, kind.tables, params.space)[0]
+            return bool(own.both & EXECUTE)
+
+        kinds = [kind for kind in each.census.kinds if not kind.reserved and not params.pie and executed(kind)]
+        never = [kind for kind in kinds if stage1.UXN(kind.descriptor)]
+        if len(never) < len(kinds):
+            words = "with UXN = 1 and PXN = 0: execute-never for an EL0 that is not there, and executable for EL2"
+            yield from _about_kinds(EXECUTE_NEVER, each, never, words, _HVHE)
+
+
+_HVHE = "Linux did this to the read-only data of hVHE before 6.19; SCTLR_EL2.WXN covers what is writable"
 
 
 def dirty_bit(world: World) -> Iterator[Finding]:
@@ -181,7 +207,7 @@ GLOBAL = Rule(
     "medium",
     "a process's pages in every process's TLB",
     "A TLB entry with nG = 0 matches any ASID, so that another process reaches the page.",
-    "Arm ARM (DDI 0487), D8.16 Translation Lookaside Buffers: global and non-global entries",
+    "Arm ARM (DDI 0487), Translation Lookaside Buffers: global and non-global entries",
     global_user_pages,
 )
 ACCESS_FLAG = Rule(
@@ -189,15 +215,23 @@ ACCESS_FLAG = Rule(
     "low",
     "mappings of EL2 without the access flag",
     "EL2 takes a fault at an address that it means to have mapped.",
-    "Arm ARM (DDI 0487), D8.5 Hardware updates to the translation tables: access flag",
+    "Arm ARM (DDI 0487), Hardware updates to the translation tables: access flag",
     access_flag,
+)
+EXECUTE_NEVER = Rule(
+    "hyp-execute-never",
+    "medium",
+    "execute-never that is not for EL2",
+    "With HCR_EL2.E2H = 1 bit 54 is UXN and bit 53 PXN: data that has bit 54 alone is code for EL2.",
+    "Arm ARM (DDI 0487), Translation table descriptor formats: XN, UXN and PXN",
+    execute_never,
 )
 DIRTY_BIT = Rule(
     "dirty-bit",
     "low",
     "DBM without hardware management",
     "A writable-clean page is read-only when the processor does not update descriptors.",
-    "Arm ARM (DDI 0487), D8.5 Hardware updates to the translation tables: dirty state",
+    "Arm ARM (DDI 0487), Hardware updates to the translation tables: dirty state",
     dirty_bit,
 )
 RESERVED = Rule(
@@ -213,7 +247,7 @@ ATTRIBUTES = Rule(
     "medium",
     "reserved memory types",
     "What a reserved encoding does is UNPREDICTABLE or differs between processors.",
-    "Arm ARM (DDI 0487), MAIR_ELx and D8.6 Memory region attributes",
+    "Arm ARM (DDI 0487), MAIR_ELx; Memory region attributes",
     reserved_attributes,
 )
 CONTIGUOUS = Rule(
@@ -221,8 +255,8 @@ CONTIGUOUS = Rule(
     "medium",
     "the contiguous bit on what is not contiguous",
     "The TLB may keep the whole run as one entry, and give some of its addresses another one's mapping.",
-    "Arm ARM (DDI 0487), D8.7.1 The Contiguous bit",
+    "Arm ARM (DDI 0487), the Contiguous bit of translation table descriptors",
     contiguous,
 )
 
-RULES = (GLOBAL, ACCESS_FLAG, DIRTY_BIT, RESERVED, ATTRIBUTES, CONTIGUOUS)
+RULES = (GLOBAL, ACCESS_FLAG, EXECUTE_NEVER, DIRTY_BIT, RESERVED, ATTRIBUTES, CONTIGUOUS)

@@ -66,7 +66,7 @@ ERRATA = (
         _ARM,
         0xD07,
         ((0, 0), (1, 2)),
-        "a stage-2 translation fault may be reported as one of stage 1, with a wrong syndrome",
+        "a stage-1 fault of a load across a page boundary may be reported as a stage-2 translation fault",
     ),
     Erratum(
         "832075",
@@ -105,7 +105,7 @@ ERRATA = (
         "Cortex-A76",
         _ARM,
         0xD0B,
-        ((0, 0), (3, 0)),
+        ((0, 0), (2, 0)),
         "a speculative AT may fill the TLB from a regime that is half switched",
     ),
     Erratum(
@@ -122,7 +122,7 @@ ERRATA = (
         _ARM,
         0xD05,
         _ANY,
-        "hardware updates of dirty state may be lost: they must be off",
+        "hardware updates of dirty state go wrong where a descriptor changes without break-before-make: they must be off",
         _dirty_state_in_hardware,
     ),
     Erratum(
@@ -131,7 +131,7 @@ ERRATA = (
         _ARM,
         0xD46,
         ((0, 0), (0, 2)),
-        "hardware updates of dirty state do not obey break-before-make: they must be off",
+        "hardware updates of dirty state do not obey the rules of ordering: they must be off",
         _dirty_state_in_hardware,
     ),
     Erratum(
@@ -140,7 +140,7 @@ ERRATA = (
         _ARM,
         0xD46,
         ((0, 0), (0, 2)),
-        "a guest that is single-stepped may corrupt SPSR_EL2",
+        "where a step exception is due and pointer authentication traps, SPSR_EL2 is lost: a guest may choose it",
     ),
     Erratum(
         "AC03_CPU_38",
@@ -148,7 +148,7 @@ ERRATA = (
         _AMPERE,
         0xAC3,
         _ANY,
-        "hardware updates of the access flag of stage 2 are broken: they must be off",
+        "HA of VTCR_EL2 is not RES0, and descriptors are updated after they were made invalid: it must be 0",
         _stage2_access_flag,
     ),
 )

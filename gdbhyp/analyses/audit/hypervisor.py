@@ -17,7 +17,7 @@ from gdbhyp.arch.regimes import Regime
 from gdbhyp.engine.map import MappedRange
 from gdbhyp.engine.ranges import Ranges, difference, intersection, union
 
-_PERMISSIONS = "Arm ARM (DDI 0487), D8.4 Memory access control"
+_PERMISSIONS = "Arm ARM (DDI 0487), Memory access control"
 
 
 def _needs_el2(world: World) -> str:
@@ -248,7 +248,7 @@ RULES = (
         "Device memory that may be executed",
         "Instructions are fetched speculatively, also from Device memory that is not execute-never: a read that a "
         "device may act upon.",
-        "Arm ARM (DDI 0487), B2.10 Memory types and attributes: Device memory must be execute-never",
+        "Arm ARM (DDI 0487), Memory types and attributes: Device memory must be execute-never",
         device_executable,
     ),
     Rule(
@@ -256,7 +256,7 @@ RULES = (
         "medium",
         "no memory, mapped cacheable",
         "Accesses to a device are then speculative, merged, and held back in a cache.",
-        "Arm ARM (DDI 0487), B2.10 Memory types and attributes",
+        "Arm ARM (DDI 0487), Memory types and attributes",
         device_cacheable,
         _needs_ram,
     ),

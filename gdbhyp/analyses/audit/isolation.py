@@ -13,7 +13,7 @@ from gdbhyp.engine.map import MappedRange
 from gdbhyp.engine.ranges import Ranges, difference, intersection, union
 from gdbhyp.engine.translate import translate
 
-_ISOLATION = "Arm ARM (DDI 0487), D8.1 and D8.4: stage 2 alone decides which physical memory a VM reaches"
+_ISOLATION = "Arm ARM (DDI 0487), Address translation: stage 2 alone decides which physical memory a VM reaches"
 
 
 def _writes(kind: MappedRange) -> bool:

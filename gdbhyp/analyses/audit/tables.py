@@ -225,7 +225,7 @@ OUTSIDE = Rule(
     "medium",
     "translation tables that are no memory",
     "The walk reads a device, or takes an External abort.",
-    "Arm ARM (DDI 0487), D8.2 Translation process: External abort on a translation table walk",
+    "Arm ARM (DDI 0487), Translation process: External abort on a translation table walk",
     outside_memory,
 )
 TWO_LEVELS = Rule(
@@ -233,7 +233,7 @@ TWO_LEVELS = Rule(
     "low",
     "one table at two levels",
     "Its descriptors are tables in one place and pages in the other: who can write one can make the other.",
-    "Arm ARM (DDI 0487), D8.3 Translation table descriptor formats",
+    "Arm ARM (DDI 0487), Translation table descriptor formats",
     two_levels,
 )
 SHARED = Rule(
@@ -241,7 +241,7 @@ SHARED = Rule(
     "high",
     "tables in common",
     "What changes for one VM changes for the other one.",
-    "Arm ARM (DDI 0487), D8.1: stage 2 is one tree a VM",
+    "Arm ARM (DDI 0487), Address translation: stage 2 is one tree a VM",
     shared_tables,
 )
 WALK = Rule(
@@ -249,7 +249,7 @@ WALK = Rule(
     "medium",
     "walks that do not see the caches",
     "The walk reads memory while the new descriptor is still in a cache: an old mapping, or garbage.",
-    "Arm ARM (DDI 0487), IRGNn and ORGNn of VTCR_EL2 and TCR_EL2; B2.16 Mismatched memory attributes",
+    "Arm ARM (DDI 0487), IRGNn and ORGNn of VTCR_EL2 and TCR_EL2; Mismatched memory attributes",
     walk_cacheability,
 )
 VMID = Rule(
@@ -257,7 +257,7 @@ VMID = Rule(
     "high",
     "one VMID for two VMs",
     "The TLB tells VMs apart by VMID alone: each runs with the other's translations.",
-    "Arm ARM (DDI 0487), D8.16 Translation Lookaside Buffers: VMID",
+    "Arm ARM (DDI 0487), Translation Lookaside Buffers: VMID",
     vmid_reused,
 )
 CNP = Rule(
@@ -265,7 +265,7 @@ CNP = Rule(
     "high",
     "CnP with different tables",
     "CPUs that set CnP may share TLB entries, so that one uses the other's translations.",
-    "Arm ARM (DDI 0487), D8.16: Common not Private translations (FEAT_TTCNP)",
+    "Arm ARM (DDI 0487), Translation Lookaside Buffers: Common not Private translations (FEAT_TTCNP)",
     common_not_private,
     lambda world: "" if len(world.cpus) > 1 else "there is one CPU",
 )
