@@ -89,8 +89,8 @@ def access_flag(world: World) -> Iterator[Finding]:
 def execute_never(world: World) -> Iterator[Finding]:
     """UXN where PXN was meant, in a regime of EL2 that no EL0 runs by (hVHE).
 
-    What EL2 is meant to execute has to have PXN = 0 too. Where that has UXN = 0, as in the EL2 regime, UXN tells it from
-    what is not; where all of it has UXN = 1, UXN is set as it should be and tells nothing.
+    What EL2 is meant to execute has to have PXN = 0 too. Where that has UXN = 0, as in the EL2 regime, UXN tells it
+    from what is not; where all of it has UXN = 1, UXN is set as it should be and tells nothing.
     """
     for each in world.el2:
         if each.tree.who != "hypervisor" or each.tree.regime is not Regime.EL20:
@@ -101,10 +101,14 @@ def execute_never(world: World) -> Iterator[Finding]:
             own = stage1_rights(params, kind.descriptor, kind.tables, params.space)[0]
             return bool(own.both & EXECUTE)
 
-        kinds = [kind for kind in each.census.kinds if not kind.reserved and not params.pie and executed(kind)]
+        kinds = [
+            kind for kind in each.census.kinds if not kind.reserved and not params.pie and executed(kind)
+        ]
         never = [kind for kind in kinds if stage1.UXN(kind.descriptor)]
         if len(never) < len(kinds):
-            words = "with UXN = 1 and PXN = 0: execute-never for an EL0 that is not there, and executable for EL2"
+            words = (
+                "with UXN = 1 and PXN = 0: execute-never for an EL0 that is not there, and executable for EL2"
+            )
             yield from _about_kinds(EXECUTE_NEVER, each, never, words, _HVHE)
 
 

@@ -122,7 +122,7 @@ ERRATA = (
         _ARM,
         0xD05,
         _ANY,
-        "hardware updates of dirty state go wrong where a descriptor changes without break-before-make: they must be off",
+        "hardware updates of dirty state go wrong without break-before-make: they must be off",
         _dirty_state_in_hardware,
     ),
     Erratum(
@@ -148,7 +148,7 @@ ERRATA = (
         _AMPERE,
         0xAC3,
         _ANY,
-        "HA of VTCR_EL2 is not RES0, and descriptors are updated after they were made invalid: it must be 0",
+        "VTCR_EL2.HA is not RES0, and updates descriptors that were made invalid: it must be 0",
         _stage2_access_flag,
     ),
 )

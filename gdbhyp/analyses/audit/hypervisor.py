@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from gdbhyp.analyses.audit.findings import Finding, Rule, about_memory, about_registers
+from gdbhyp.analyses.audit.findings import Finding, Rule, Severity, about_memory, about_registers
 from gdbhyp.analyses.audit.world import (
+    Wanted,
     World,
     is_device,
     is_memory,
@@ -15,7 +16,7 @@ from gdbhyp.analyses.audit.world import (
 from gdbhyp.analyses.reach import Indexed
 from gdbhyp.arch.regimes import Regime
 from gdbhyp.engine.map import MappedRange
-from gdbhyp.engine.ranges import Ranges, difference, intersection, union
+from gdbhyp.engine.ranges import Range, Ranges, difference, intersection, union
 
 _PERMISSIONS = "Arm ARM (DDI 0487), Memory access control"
 
@@ -54,18 +55,36 @@ def translation_off(world: World) -> Iterator[Finding]:
             )
 
 
+def _covered(
+    world: World,
+    each: Indexed,
+    rule: str,
+    severity: Severity,
+    words: str,
+    wanted: Wanted,
+    *,
+    but: Sequence[Range] = (),
+    explanation: str = "",
+) -> Iterator[Finding]:
+    """Yield the finding about all that a tree maps in the ``wanted`` way outside the ranges ``but``, if it does."""
+    ranges = difference(each.map.covered(wanted), but)
+    if ranges:
+        yield about_memory(
+            rule,
+            severity,
+            f"{each.tree.label} {words}",
+            ranges,
+            world.evidence_at([each], ranges[0][0], wanted),
+            vms=each.tree.vms,
+            explanation=explanation,
+        )
+
+
 def writable_executable(world: World) -> Iterator[Finding]:
     """EL2 may write and execute the same mapping."""
     for each in world.el2:
-        ranges = each.map.covered(_writes_and_executes)
-        if ranges:
-            yield about_memory(
-                "hyp-writable-executable",
-                "high",
-                f"{each.tree.label} maps memory writable and executable for EL2",
-                ranges,
-                world.evidence_at([each], ranges[0][0], _writes_and_executes),
-            )
+        words = "maps memory writable and executable for EL2"
+        yield from _covered(world, each, "hyp-writable-executable", "high", words, _writes_and_executes)
 
 
 def writable_text(world: World) -> Iterator[Finding]:
@@ -115,15 +134,10 @@ def user_accessible(world: World) -> Iterator[Finding]:
     for each in _with_el0(world):
         if is_process(each.tree):
             continue
-        ranges = each.map.covered(_for_el0)
-        if ranges:
-            yield about_memory(
-                "hyp-user-accessible",
-                "critical" if each.map.covered(lambda k: _for_el0(k) and bool(k.el0_write)) else "high",
-                f"{each.tree.label} lets EL0 use mappings of EL2",
-                ranges,
-                world.evidence_at([each], ranges[0][0], _for_el0),
-            )
+        written = each.map.covered(lambda k: _for_el0(k) and bool(k.el0_write))
+        severity: Severity = "critical" if written else "high"
+        words = "lets EL0 use mappings of EL2"
+        yield from _covered(world, each, "hyp-user-accessible", severity, words, _for_el0)
 
 
 def _for_el0(kind: MappedRange) -> bool:
@@ -137,15 +151,8 @@ def executes_user_pages(world: World) -> Iterator[Finding]:
         return _for_el0(kind) and kind.execute
 
     for each in _with_el0(world):
-        ranges = each.map.covered(executes)
-        if ranges:
-            yield about_memory(
-                "hyp-executes-user-pages",
-                "high",
-                f"{each.tree.label} lets EL2 execute pages that EL0 may use: PXN is 0",
-                ranges,
-                world.evidence_at([each], ranges[0][0], executes),
-            )
+        words = "lets EL2 execute pages that EL0 may use: PXN is 0"
+        yield from _covered(world, each, "hyp-executes-user-pages", "high", words, executes)
 
 
 def device_executable(world: World) -> Iterator[Finding]:
@@ -155,17 +162,10 @@ def device_executable(world: World) -> Iterator[Finding]:
         return is_device(kind) and (kind.execute or bool(kind.el0_execute)) and bool(kind.page_size)
 
     for each in (*world.el2, *world.host_stage2, *world.vms):
-        ranges = each.map.covered(executes)
-        if ranges:
-            yield about_memory(
-                "device-executable",
-                "low" if each.tree.stages == "2" else "medium",
-                f"{each.tree.label} maps Device memory executable",
-                ranges,
-                world.evidence_at([each], ranges[0][0], executes),
-                vms=each.tree.vms,
-                explanation=_STAGE1_XN if each.tree.stages == "2" else "",
-            )
+        severity: Severity = "low" if each.tree.stages == "2" else "medium"
+        words = "maps Device memory executable"
+        why = _STAGE1_XN if each.tree.stages == "2" else ""
+        yield from _covered(world, each, "device-executable", severity, words, executes, explanation=why)
 
 
 _STAGE1_XN = "harmless where every stage 1 behind it maps the same addresses execute-never"
@@ -180,17 +180,10 @@ def device_cacheable(world: World) -> Iterator[Finding]:
         return is_memory(kind) and final and "Write-" in kind.memory
 
     for each in (*world.el2, *world.host_stage2, *world.vms):
-        ranges = difference(each.map.covered(cacheable), world.ram)
-        if ranges:
-            yield about_memory(
-                "device-cacheable",
-                "medium",
-                f"{each.tree.label} maps addresses cacheable at which the machine has no memory",
-                ranges,
-                world.evidence_at([each], ranges[0][0], cacheable),
-                vms=each.tree.vms,
-                explanation="right for a ROM or flash",
-            )
+        words, why = "maps addresses cacheable at which the machine has no memory", "right for a ROM or flash"
+        yield from _covered(
+            world, each, "device-cacheable", "medium", words, cacheable, but=world.ram, explanation=why
+        )
 
 
 def _needs_ram(world: World) -> str:

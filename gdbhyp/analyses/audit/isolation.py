@@ -13,7 +13,9 @@ from gdbhyp.engine.map import MappedRange
 from gdbhyp.engine.ranges import Ranges, difference, intersection, union
 from gdbhyp.engine.translate import translate
 
-_ISOLATION = "Arm ARM (DDI 0487), Address translation: stage 2 alone decides which physical memory a VM reaches"
+_ISOLATION = (
+    "Arm ARM (DDI 0487), Address translation: stage 2 alone decides which physical memory a VM reaches"
+)
 
 
 def _writes(kind: MappedRange) -> bool:

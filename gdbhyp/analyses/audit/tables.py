@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import combinations
 
-from gdbhyp.analyses.audit.findings import Finding, Rule, about_memory, about_registers
+from gdbhyp.analyses.audit.findings import Evidence, Finding, Rule, about_memory, about_registers
 from gdbhyp.analyses.audit.world import (
     World,
     descriptor_evidence,
@@ -31,8 +31,12 @@ _WALKS = {
 """Cacheability of walks in VTCR_EL2 and TCR_EL2, by whether it is that of the upper range."""
 
 
-def _table_evidence(each: Indexed, table: Table) -> str:
-    return f"level-{table.level} table at {each.census.space} {table.address:#x}, for {table.start:#x} on"
+def _table_evidence(each: Indexed, table: Table) -> Evidence:
+    space = each.census.space
+    text = f"level-{table.level} table at {space} {table.address:#x}, for {table.start:#x} on"
+    return descriptor_evidence(
+        each.tree, text, table.start, table.descriptor_address, table.descriptor, space
+    )
 
 
 def outside_memory(world: World) -> Iterator[Finding]:
@@ -52,17 +56,7 @@ def outside_memory(world: World) -> Iterator[Finding]:
                 OUTSIDE.severity,
                 f"{each.tree.label} has {len(bad)} table{'s' if len(bad) > 1 else ''} where there is no memory",
                 union(piece for table in bad for piece in table.pieces),
-                [
-                    descriptor_evidence(
-                        each.tree,
-                        _table_evidence(each, table),
-                        table.start,
-                        table.descriptor_address,
-                        table.descriptor,
-                        each.census.space,
-                    )
-                    for table in bad[:_SHOWN]
-                ],
+                [_table_evidence(each, table) for table in bad[:_SHOWN]],
                 vms=each.tree.vms,
             )
 
@@ -79,17 +73,7 @@ def two_levels(world: World) -> Iterator[Finding]:
                     TWO_LEVELS.severity,
                     f"{each.tree.label} uses one table for level {other.level} and level {table.level}",
                     list(table.pieces),
-                    [
-                        descriptor_evidence(
-                            each.tree,
-                            _table_evidence(each, one),
-                            one.start,
-                            one.descriptor_address,
-                            one.descriptor,
-                            each.census.space,
-                        )
-                        for one in (other, table)
-                    ],
+                    [_table_evidence(each, one) for one in (other, table)],
                     vms=each.tree.vms,
                     explanation="a table that points to itself, to see the tables through it, does this on purpose",
                 )
@@ -110,14 +94,7 @@ def shared_tables(world: World) -> Iterator[Finding]:
                 f"{first.tree.label} and {second.tree.label} use the same tables",
                 ranges,
                 [
-                    descriptor_evidence(
-                        each.tree,
-                        _table_evidence(each, table),
-                        table.start,
-                        table.descriptor_address,
-                        table.descriptor,
-                        each.census.space,
-                    )
+                    _table_evidence(each, table)
                     for each in (first, second)
                     for table in each.census.tables
                     if any(a <= at < b for a, b in table.pieces)
