@@ -101,11 +101,9 @@ def choose(stop: Stop, number: int | None, vcpu: int | None) -> tuple[Vm, Vcpu]:
     if number is not None:
         vm = vm_of(stop, number)
         if vcpu is not None:
-            return vm, vcpu_of(vm, vcpu)
-        if len(vm.vcpus) == 1:
-            return vm, vm.vcpus[0]
-        if not vm.vcpus:
-            raise GdbhypError(f"no vCPU of VM {number} is known: it was only seen {vm.how}")
+            return vm, vcpu_of(stop, vm, vcpu)
+        if len(vm.vcpus) <= 1:
+            return vm, vcpu_of(stop, vm, vm.vcpus[0].vcpu if vm.vcpus else 0)
         raise GdbhypError(f"say which vCPU of VM {number}: {_listed([(vm, v) for v in vm.vcpus])}")
     everything = [(vm, v) for vm in find_vms(stop).vms for v in vm.vcpus]
     here = [(vm, v) for vm, v in everything if v.cpu == stop.cpu and v.pc_from in ("live", "ELR_EL2")]

@@ -8,7 +8,7 @@ from typing import ClassVar
 from gdbhyp.engine.stop import Stop
 from gdbhyp.errors import GdbhypError
 from gdbhyp.hypervisors.guest import Guest, behind, guest
-from gdbhyp.hypervisors.vms import HostStage2, Vcpu, Vm, find_vms
+from gdbhyp.hypervisors.vms import HostStage2, Vcpu, Vm, VmSearch, find_vms
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,15 @@ def vm_of(stop: Stop, number: int) -> Vm:
         if vm.vm == number:
             return vm
     known = f"VMs are {', '.join(str(vm.vm) for vm in found.vms)}" if found.vms else "no VM was found"
-    missing = f" ({'; '.join(found.problems)})" if found.problems else ""
-    raise GdbhypError(f"there is no VM {number}: {known}{missing}")
+    raise GdbhypError(f"there is no VM {number}: {known}{_missing(found)}")
 
 
-def vcpu_of(vm: Vm, number: int) -> Vcpu:
+def _missing(found: VmSearch) -> str:
+    """Say what could not be looked at, for that may be why something is not there."""
+    return f" ({'; '.join(found.problems)})" if found.problems else ""
+
+
+def vcpu_of(stop: Stop, vm: Vm, number: int) -> Vcpu:
     """Return a VM's vCPU by its number.
 
     :raises GdbhypError: if there is none.
@@ -56,8 +60,11 @@ def vcpu_of(vm: Vm, number: int) -> Vcpu:
     for vcpu in vm.vcpus:
         if vcpu.vcpu == number:
             return vcpu
-    known = f"it has {', '.join(str(vcpu.vcpu) for vcpu in vm.vcpus)}" if vm.vcpus else "none is known"
-    raise GdbhypError(f"VM {vm.vm} has no vCPU {number}: {known}")
+    if not vm.vcpus:
+        raise GdbhypError(f"no vCPU of VM {vm.vm} is known: it was found {vm.how}{_missing(find_vms(stop))}")
+    raise GdbhypError(
+        f"VM {vm.vm} has no vCPU {number}: it has {', '.join(str(vcpu.vcpu) for vcpu in vm.vcpus)}"
+    )
 
 
 def guest_of(stop: Stop, number: int, vcpu: int | None = None) -> Guest:
@@ -66,7 +73,7 @@ def guest_of(stop: Stop, number: int, vcpu: int | None = None) -> Guest:
     :raises GdbhypError: if there is no such VM or vCPU, or its registers cannot be had.
     """
     vm = vm_of(stop, number)
-    return guest(stop, vm, None if vcpu is None else vcpu_of(vm, vcpu))
+    return guest(stop, vm, None if vcpu is None else vcpu_of(stop, vm, vcpu))
 
 
 def host_of(stop: Stop) -> Stop:

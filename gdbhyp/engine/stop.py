@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from gdbhyp.engine.layouts import Types
 from gdbhyp.engine.machine import Machine
 from gdbhyp.errors import RegisterUnavailable
 
@@ -25,9 +26,10 @@ class Stop:
     exclusive and ascending, empty where that is not known. ``every_register()`` are all that the target shows of this
     CPU, by the architecture's names and the target's, and ``versions()`` names the programs that the target is made of.
     ``memory_way()`` says in words how physical memory is read, nothing where there is only one way. ``vmcoreinfo`` is
-    what a Linux dump says about its kernel, KEY=VALUE. ``assumed`` is the hypervisor that the person says it is.
-    ``memo`` keeps what was computed about the machine for as long as it stands still; what is put there must not hold
-    on to the target.
+    what a Linux dump says about its kernel, KEY=VALUE. ``types(build_id)`` are the types of the program with this build
+    ID (hexadecimal) that a debugger has loaded with debug information, None without one. ``assumed`` is the hypervisor
+    that the person says it is. ``memo`` keeps what was computed about the machine for as long as it stands still; what
+    is put there must not hold on to the target.
     """
 
     machine: Machine
@@ -42,6 +44,7 @@ class Stop:
     every_register: Callable[[], Mapping[str, int]] = dict
     versions: Callable[[], Mapping[str, str]] = dict
     vmcoreinfo: Mapping[str, str] | None = None
+    types: Callable[[str], Types | None] = lambda build_id: None
     assumed: str | None = None
 
     def cpus(self) -> tuple[Stop, ...]:

@@ -11,6 +11,7 @@ import gdb
 
 from gdbhyp.engine.stop import Stop
 from gdbhyp.errors import NoTarget
+from gdbhyp.plugin.types import loaded_types
 from gdbhyp.targets.dump import Dump, open_dump
 
 # "Local core dump file:" and, on the next line, the name between quotes of some kind.
@@ -36,7 +37,12 @@ def core_stop(symbol: Callable[[int], str | None]) -> Stop:
     # A file of memory alone is one thread to GDB, and one CPU here; GDB may have merged CPUs that have one name.
     stop = dump.stop(number if number < max(1, len(dump.cpus)) else None)
     others = stop.others
-    return replace(stop, symbol=symbol, others=lambda: [replace(cpu, symbol=symbol) for cpu in others()])
+    return replace(
+        stop,
+        symbol=symbol,
+        types=loaded_types,
+        others=lambda: [replace(cpu, symbol=symbol, types=loaded_types) for cpu in others()],
+    )
 
 
 def _file_name() -> str:

@@ -9,7 +9,7 @@ import gdb
 
 
 class _Memo(MutableMapping[object, Any]):
-    """A dictionary that empties itself when the machine may have changed.
+    """A dictionary that empties itself when the machine, or what GDB knows of its programs, may have changed.
 
     GDB is asked to tell only while there is something to forget.
     """
@@ -45,9 +45,10 @@ class _Memo(MutableMapping[object, Any]):
 
 
 def _changes() -> tuple[Any, ...]:
-    """The events behind which the machine is not the same: it ran, is gone, or memory was written."""
+    """The events behind which an answer is not the same: the machine ran, is gone, was written to, or has symbols."""
     events = gdb.events
-    return events.cont, events.exited, events.connection_removed, events.memory_changed
+    machine = events.cont, events.exited, events.connection_removed, events.memory_changed
+    return (*machine, events.new_objfile, events.clear_objfiles)
 
 
 _memo = _Memo()

@@ -21,6 +21,7 @@ from gdbhyp.plugin.parameters import register_map
 from gdbhyp.plugin.remote import LOST, PhysicalMemory, RamMap, ask, is_connected, let_gdb_look
 from gdbhyp.plugin.stub_names import integer_names, stub_names
 from gdbhyp.plugin.threads import borrowed_thread
+from gdbhyp.plugin.types import loaded_types
 from gdbhyp.render.style import escape
 
 _NOTHING = "nothing is being debugged: attach with 'target remote HOST:PORT' first"
@@ -375,6 +376,7 @@ class _Cpus:
             memo={} if thread.is_running() else stop_memo(),
             every_register=registers.every,
             versions=_versions,
+            types=loaded_types,
             assumed=_assumed(),
         )
 

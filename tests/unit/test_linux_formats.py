@@ -9,6 +9,7 @@ import pytest
 from unit import linuximage
 from unit.linuximage import Row, Types
 
+from gdbhyp.engine.layouts import NoType
 from gdbhyp.errors import BadInput
 from gdbhyp.hypervisors.linux import btf, kallsyms, ksymtab
 
@@ -121,9 +122,9 @@ def test_members() -> None:
     assert found.enum("vcpu_sysreg") == {"ZERO": 0, "SCTLR_EL1": 7, "NEGATIVE": -1}
     assert found.enum_with("PRIVATE") == {"PRIVATE": 3}
     assert not thing.has("nothing")
-    with pytest.raises(btf.NoType, match="thing of this kernel has no member nothing"):
+    with pytest.raises(NoType, match="thing of this kernel has no member nothing"):
         thing.member("nothing")
-    with pytest.raises(btf.NoType, match="no struct missing"):
+    with pytest.raises(NoType, match="no struct missing"):
         found.struct("missing")
 
 
@@ -138,7 +139,7 @@ def test_types_damaged() -> None:
             found = btf.Btf(bytes(damaged))
             for path in ("head.next", "b", "rows", "comm"):
                 found.struct("thing").member(path)
-        except (BadInput, btf.NoType):
+        except (BadInput, NoType):
             continue
     for size in range(0, len(data), 7):
         with pytest.raises(BadInput):
@@ -148,7 +149,7 @@ def test_types_damaged() -> None:
 def test_typedef_of_itself() -> None:
     types = Types()
     types.typedef("loop", 1)
-    with pytest.raises(btf.NoType):
+    with pytest.raises(NoType):
         btf.Btf(types.data()).struct("loop")
 
 

@@ -13,9 +13,9 @@ from __future__ import annotations
 import struct
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
-from gdbhyp.errors import BadInput, GdbhypError
+from gdbhyp.engine.layouts import Member, NoType, Struct, Types
+from gdbhyp.errors import BadInput
 
 MAGIC = b"\x9f\xeb\x01\x00"
 _HEADER = struct.Struct("<HBBIIIII")
@@ -44,64 +44,18 @@ _MOST_NESTING = 64
 _POINTER_SIZE = 8
 
 
-class NoType(GdbhypError):
-    """The kernel's types do not have what was asked for; versions differ in this."""
+class Btf(Types):
+    """The types in ``data``, which begins with the header.
 
-
-@dataclass(frozen=True)
-class Member:
-    """A member, maybe of a member: ``offset`` in bytes from the outermost struct, ``size`` in bytes, its type's id.
-
-    A bit-field has ``bits`` = its width, and ``shift`` = where its lowest bit is in the little-endian integer at
-    ``offset``.
+    :raises BadInput: if they are cut off or damaged.
     """
 
-    offset: int
-    size: int
-    type: int
-    bits: int = 0
-    shift: int = 0
+    source = "the kernel's own types (BTF)"
 
-
-@dataclass(frozen=True)
-class Struct:
-    """A struct or union type by its id."""
-
-    btf: Btf = field(repr=False)
-    id: int
-    name: str
-    size: int
-
-    def member(self, path: str) -> Member:
-        """Return the member at ``path``, as C would write it: ``"arch.mmu.vmid"``; anonymous parts are looked through.
-
-        :raises NoType: if there is none.
-        """
-        return self.btf.member(self.id, path)
-
-    def offset(self, path: str) -> int:
-        """Return the offset in bytes of the member at ``path``."""
-        return self.member(path).offset
-
-    def has(self, path: str) -> bool:
-        """Return whether there is a member at ``path``."""
-        try:
-            self.member(path)
-        except NoType:
-            return False
-        return True
-
-
-@dataclass
-class Btf:
-    """The types in ``data``, which begins with the header."""
-
-    data: bytes = field(repr=False)
-    _starts: array[int] = field(init=False, repr=False)
-    _named: dict[tuple[int, str], int] = field(init=False, repr=False, default_factory=dict)
-    _members: dict[tuple[int, str], Member] = field(init=False, repr=False, default_factory=dict)
-
-    def __post_init__(self) -> None:
+    def __init__(self, data: bytes) -> None:
+        super().__init__()
+        self.data = data
+        self._named: dict[tuple[int, str], int] = {}
         size = size_of(self.data)
         if len(self.data) < size:
             raise BadInput("the kernel's types (BTF) are cut off")
@@ -164,10 +118,6 @@ class Btf:
         return 0
 
     def struct(self, name: str) -> Struct:
-        """Return ``struct NAME`` (or the struct that a typedef of this name means).
-
-        :raises NoType: if there is none.
-        """
         number = self.find(STRUCT, name)
         if number is None and (alias := self.find(TYPEDEF, name)) is not None:
             number = self.resolve(alias)
@@ -176,20 +126,17 @@ class Btf:
         return self.struct_of(number)
 
     def struct_of(self, number: int) -> Struct:
-        """Return the struct or union that a type id means, modifiers and an array looked through.
-
-        :raises NoType: if it is none.
-        """
-        number = self.resolve(number)
-        kind, _, _, size, name = self._record(number)
-        if kind == ARRAY:
-            return self.struct_of(self.element(number)[0])
-        if kind not in (STRUCT, UNION):
-            raise NoType(f"type {number} is no struct")
-        return Struct(self, number, self.text(name), size)
+        below = self.resolve(number)
+        for _ in range(_MOST_NESTING):
+            kind, _, _, size, name = self._record(below)
+            if kind in (STRUCT, UNION):
+                return Struct(self, below, self.text(name), size)
+            if kind != ARRAY:
+                break
+            below = self.resolve(self.element(below)[0])
+        raise NoType(f"type {number} is no struct")
 
     def pointee(self, number: int) -> int:
-        """Return what a pointer type points to, with modifiers looked through; 0 is void."""
         kind, _, _, target, _ = self._record(self.resolve(number))
         if kind != PTR:
             raise NoType(f"type {number} is no pointer")
@@ -235,7 +182,6 @@ class Btf:
         return 0 if kind in (FWD, FUNC, FUNC_PROTO, VAR, DECL_TAG) else size
 
     def members(self, number: int) -> Iterator[tuple[str, Member]]:
-        """Yield the direct members of a struct or union; an anonymous one has the name "" (offsets in bytes)."""
         kind, count, flag, _, _ = self._record(number)
         if kind not in (STRUCT, UNION):
             raise NoType(f"type {number} is no struct")
@@ -249,42 +195,14 @@ class Btf:
             else:
                 yield self.text(name), Member(offset // 8, size, target)
 
-    def member(self, number: int, path: str) -> Member:
-        """Return the member of struct ``number`` at ``path``; see ``Struct.member``."""
-        key = number, path
-        if key not in self._members:
-            offset, found = 0, None
-            for word in path.split("."):
-                found = self._direct(number, word, _MOST_NESTING)
-                if found is None:
-                    owner = self.text(self._record(number)[4]) or "an anonymous struct"
-                    raise NoType(f"struct {owner} of this kernel has no member {path}")
-                offset += found.offset
-                number = self.resolve(found.type)
-            assert found is not None
-            self._members[key] = Member(offset, found.size, found.type, found.bits, found.shift)
-        return self._members[key]
+    def composite(self, number: int) -> int | None:
+        below = self.resolve(number)
+        return below if below and self._record(below)[0] in (STRUCT, UNION) else None
 
-    def _direct(self, number: int, name: str, depth: int) -> Member | None:
-        if not depth or self.kind(number) not in (STRUCT, UNION):
-            return None
-        anonymous = []
-        for own, member in self.members(number):
-            if own == name:
-                return member
-            if not own:
-                anonymous.append(member)
-        for outer in anonymous:
-            inner = self._direct(self.resolve(outer.type), name, depth - 1)
-            if inner is not None:
-                return Member(outer.offset + inner.offset, inner.size, inner.type, inner.bits, inner.shift)
-        return None
+    def name(self, number: int) -> str:
+        return self.text(self._record(number)[4])
 
     def enum(self, name: str) -> dict[str, int]:
-        """Return the constants of ``enum NAME`` in the order of their declaration.
-
-        :raises NoType: if there is none.
-        """
         number = self.find(ENUM, name)
         if number is None:
             raise NoType(f"the kernel's types have no enum {name}")

@@ -5,18 +5,19 @@
 'Linux version 6.1.0-50-cloud-arm64 (...'
 >>> hex(kernel.symbol("kvm_vm_ioctl"))
 '0xffffcbfca7a40e80'
->>> kernel.btf.struct("kvm").offset("vm_list")
+>>> kernel.types.struct("kvm").offset("vm_list")
 2320
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from gdbhyp.arch.spaces import PA, VA
+from gdbhyp.engine.layouts import Types
 from gdbhyp.engine.machine import Machine
 from gdbhyp.engine.stop import Stop
 from gdbhyp.errors import BadInput, GdbhypError
@@ -56,7 +57,8 @@ class Kernel:
 
     ``base`` is the virtual address of its first symbol (``_text``; ``_stext`` where kallsyms is short) and
     ``physical_base`` its physical one; the image is one piece of physical memory. ``how`` says how it was found,
-    ``memory`` reads its virtual addresses, ``image`` holds the symbols relative to ``base``.
+    ``memory`` reads its virtual addresses, ``image`` holds the symbols relative to ``base``. ``loaded_types`` are those
+    of a program with this build ID that a debugger has loaded.
     """
 
     base: VA
@@ -64,6 +66,7 @@ class Kernel:
     how: str
     memory: KernelMemory
     image: Image
+    loaded_types: Callable[[str], Types | None] = lambda build_id: None
 
     @property
     def build_id(self) -> str:
@@ -109,12 +112,13 @@ class Kernel:
         return _GRANULES[self.memory.tcr >> 30 & 3]
 
     @cached_property
-    def btf(self) -> Btf:
-        """The kernel's types.
+    def types(self) -> Types:
+        """The kernel's types: of its vmlinux if a debugger has loaded it with debug information, else its own.
 
-        :raises BadInput: if the kernel carries none (CONFIG_DEBUG_INFO_BTF), or damaged ones.
+        :raises BadInput: if there is none, and the kernel carries none (CONFIG_DEBUG_INFO_BTF) or damaged ones.
         """
-        return _types(self.image)
+        loaded = self.loaded_types(self.build_id) if self.build_id else None
+        return loaded or _own_types(self.image)
 
 
 _GRANULES = {0b10: 12, 0b01: 14, 0b11: 16}
@@ -122,10 +126,13 @@ _GRANULES = {0b10: 12, 0b01: 14, 0b11: 16}
 _parsed: dict[str, Btf] = {}
 
 
-def _types(image: Image) -> Btf:
+def _own_types(image: Image) -> Btf:
     """Parse the types once for each kernel."""
     if not image.types:
-        raise BadInput("the kernel carries no types (BTF), so its structures cannot be read")
+        raise BadInput(
+            "the kernel carries no types (BTF), so its structures cannot be read: load its vmlinux, with debug "
+            f"information, in GDB (build ID {image.build_id or 'not known'})"
+        )
     if image.build_id not in _parsed or not image.build_id:
         _parsed.clear()
         _parsed[image.build_id] = Btf(image.types)
@@ -157,7 +164,7 @@ def find_kernel(stop: Stop, *, afresh: bool = False) -> Kernel:
     :raises NoKernel: if no CPU's registers lead to one, or memory that it needs is missing.
     """
     known = None if afresh else _again(stop) or _from_cache(stop)
-    return known or _afresh(stop)
+    return replace(known or _afresh(stop), loaded_types=stop.types)
 
 
 def _again(stop: Stop) -> Kernel | None:

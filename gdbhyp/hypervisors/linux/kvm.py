@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from gdbhyp.arch.spaces import IPA, PA, VA, Word
+from gdbhyp.engine.layouts import NoType
 from gdbhyp.engine.stop import Stop
 from gdbhyp.errors import GdbhypError, MemoryUnavailable
 from gdbhyp.hypervisors.linux import tasks
-from gdbhyp.hypervisors.linux.btf import NoType
 from gdbhyp.hypervisors.linux.kernel import LARGEST_IMAGE, Kernel
 from gdbhyp.hypervisors.linux.objects import Object, list_entries, struct_at
 
@@ -92,7 +92,7 @@ def _by_list(kernel: Kernel, head: int) -> Iterator[FoundVm]:
 
 def _by_files(kernel: Kernel, problems: list[str]) -> Iterator[FoundVm]:
     """VMs that processes have open, and those that share their list."""
-    offset = kernel.btf.struct("kvm").offset("vm_list")
+    offset = kernel.types.struct("kvm").offset("vm_list")
     first: dict[int, str] = {}
     for file in tasks.open_files(kernel, "kvm_vm_ioctl", problems):
         owner = tasks.task_of(file.owner)
@@ -127,7 +127,7 @@ def _by_carving(kernel: Kernel, stop: Stop) -> Iterator[FoundVm]:
     agree.
     """
     operations = _notifier_operations(kernel, stop)
-    kind = kernel.btf.struct("kvm")
+    kind = kernel.types.struct("kvm")
     offset, pointer, arch = (kind.offset(path) for path in ("mmu_notifier.ops", "arch.mmu.arch", "arch"))
     for start, end in stop.ram():
         for at in _occurrences(stop, start, end, operations):
@@ -150,7 +150,7 @@ def _notifier_operations(kernel: Kernel, stop: Stop) -> int:
         raise GdbhypError("the kernel's symbols do not list KVM's MMU notifier, so VMs cannot be carved")
     start = kernel.physical_base
     for at in _occurrences(stop, start, start + LARGEST_IMAGE, release):
-        return kernel.base + at - start - kernel.btf.struct("mmu_notifier_ops").offset("release")
+        return kernel.base + at - start - kernel.types.struct("mmu_notifier_ops").offset("release")
     raise GdbhypError(
         "KVM's MMU notifier operations were not found in the kernel's image, so VMs cannot be carved"
     )
@@ -265,7 +265,7 @@ def _slot_objects(holder: Object) -> Iterator[Object]:
         yield from _hashed_slots(holder)
         return
     # Until 5.16 the slots are an array in the order of their addresses.
-    kind = holder.type.btf.struct("kvm_memory_slot")
+    kind = holder.type.types.struct("kvm_memory_slot")
     start = holder.at("memslots")
     for number in range(min(holder.number("used_slots"), _MOST_SLOTS)):
         yield Object(holder.kernel, kind, VA(start + kind.size * number))
@@ -273,8 +273,8 @@ def _slot_objects(holder: Object) -> Iterator[Object]:
 
 def _hashed_slots(holder: Object) -> Iterator[Object]:
     """Slots are in a hash table by their number; each has two nodes, of which the active set uses one."""
-    kind = holder.type.btf.struct("kvm_memory_slot")
-    node_size = holder.type.btf.struct("hlist_node").size
+    kind = holder.type.types.struct("kvm_memory_slot")
+    node_size = holder.type.types.struct("hlist_node").size
     node = kind.offset("id_node") + node_size * holder.number("node_idx")
     table = holder.type.member("id_hash")
     heads = holder.kernel.memory.read(holder.at("id_hash"), table.size)
@@ -294,7 +294,7 @@ def vcpus(kvm: Object) -> Iterator[Object]:
 
     :raises GdbhypError: after those that could be read, if the rest cannot be.
     """
-    kind = kvm.type.btf.struct("kvm_vcpu")
+    kind = kvm.type.types.struct("kvm_vcpu")
     count = min(kvm.number("online_vcpus"), _MOST_VCPUS)
     if kvm.has("vcpu_array"):
         pointers: Iterable[int] = _array_entries(kvm.part("vcpu_array"), count)

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gdbhyp.arch.spaces import VA
+from gdbhyp.engine.layouts import Member, Struct
 from gdbhyp.errors import GdbhypError
-from gdbhyp.hypervisors.linux.btf import Member, Struct
 from gdbhyp.hypervisors.linux.kernel import Kernel
 
 _LONGEST_LIST = 1 << 16
@@ -50,15 +50,15 @@ class Object:
 
     def part(self, path: str) -> Object:
         """Return a member that is a structure itself."""
-        return Object(self.kernel, self.type.btf.struct_of(self.type.member(path).type), self.at(path))
+        return Object(self.kernel, self.type.types.struct_of(self.type.member(path).type), self.at(path))
 
     def follow(self, path: str, name: str = "") -> Object | None:
         """Return what a pointer member points to, None for a null pointer; ``name`` says of which type it is."""
         target = self.number(path)
         if not target:
             return None
-        btf = self.type.btf
-        kind = btf.struct(name) if name else btf.struct_of(btf.pointee(self.type.member(path).type))
+        types = self.type.types
+        kind = types.struct(name) if name else types.struct_of(types.pointee(self.type.member(path).type))
         return Object(self.kernel, kind, VA(target))
 
     def has(self, path: str) -> bool:
@@ -73,7 +73,7 @@ def _extract(data: bytes, member: Member) -> int:
 
 def struct_at(kernel: Kernel, name: str, address: int) -> Object:
     """Return the structure ``name`` at a virtual address."""
-    return Object(kernel, kernel.btf.struct(name), VA(address))
+    return Object(kernel, kernel.types.struct(name), VA(address))
 
 
 def list_entries(kernel: Kernel, head: int, name: str, path: str) -> Iterator[Object]:
@@ -82,7 +82,7 @@ def list_entries(kernel: Kernel, head: int, name: str, path: str) -> Iterator[Ob
     :raises BrokenList: after those that could be reached, if it runs in a circle that leaves the head out.
     :raises MemoryUnavailable: the same, if it leads out of memory.
     """
-    kind = kernel.btf.struct(name)
+    kind = kernel.types.struct(name)
     offset = kind.offset(path)
     seen = {head}
     at = kernel.memory.word(head)

@@ -52,7 +52,7 @@ def _general(vcpu: Object) -> dict[str, int]:
 
 def system_registers(vcpu: Object) -> dict[str, int]:
     """Return all saved system registers by the kernel's names, which are the architecture's."""
-    constants = vcpu.type.btf.enum("vcpu_sysreg")
+    constants = vcpu.type.types.enum("vcpu_sysreg")
     member = vcpu.type.member("arch.ctxt.sys_regs")
     data = vcpu.kernel.memory.read(vcpu.address + member.offset, member.size)
     page, first = _redirected(vcpu, constants)

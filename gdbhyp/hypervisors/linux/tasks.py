@@ -70,9 +70,8 @@ class _FileSearch:
     def __init__(self, kernel: Kernel, ioctl: int) -> None:
         self._kernel = kernel
         self._ioctl = ioctl
-        btf = kernel.btf
-        self._file = btf.struct("file")
-        self._operations = btf.struct("file_operations").offset("unlocked_ioctl")
+        self._file = kernel.types.struct("file")
+        self._operations = kernel.types.struct("file_operations").offset("unlocked_ioctl")
         self._seen: set[int] = set()
         self._kinds: dict[int, bool] = {}
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from gdbhyp.arch.spaces import VA, Word
 from gdbhyp.arch.worlds import Hcr, vmid_of
+from gdbhyp.engine.layouts import NoType
 from gdbhyp.engine.stop import Stop
 from gdbhyp.errors import GdbhypError
 from gdbhyp.hypervisors.linux import kvm, saved, tasks
-from gdbhyp.hypervisors.linux.btf import NoType
 from gdbhyp.hypervisors.linux.kernel import Kernel, find_kernel
 from gdbhyp.hypervisors.linux.objects import Object, struct_at
 from gdbhyp.hypervisors.vms import HostStage2, Memslot, PcSource, Process, Vcpu, Vm, VmSearch
@@ -32,7 +32,10 @@ def find_vms(stop: Stop) -> VmSearch:
     vms = [
         vm for number, one in enumerate(found) if (vm := _vm(kernel, number, one, cpus, problems)) is not None
     ]
-    host = f"{kernel.banner or 'Linux'}, build ID {kernel.build_id or 'not known'}"
+    host = (
+        f"{kernel.banner or 'Linux'}, build ID {kernel.build_id or 'not known'}; "
+        f"its structures by {kernel.types.source}"
+    )
     return VmSearch(tuple(vms), tuple(problems), host, host_stage2(kernel, cpus))
 
 
@@ -189,7 +192,7 @@ def _task(vcpu: Object) -> Process | None:
         first = pid.kernel.memory.word(pid.at("tasks")) if pid is not None else 0
         if not first:
             return None
-        kind = vcpu.type.btf.struct("task_struct")
+        kind = vcpu.type.types.struct("task_struct")
         # The list of PIDTYPE_PID, the first kind, leads through the first of a task's links.
         links = "pid_links" if kind.has("pid_links") else "pids"
         task = tasks.task_of(Object(vcpu.kernel, kind, VA(first - kind.offset(links))))
