@@ -62,7 +62,8 @@ class Frame:
 class VcpuReport:
     """The state of one vCPU.
 
-    ``registers_from`` says where the newest values are. ``last_exit`` decodes the last exit that was no interrupt;
+    ``registers_from`` says where the newest values are. Of a ``protected`` VM, what is saved is what pKVM shows the
+    host, None where the hypervisor does not tell. ``last_exit`` decodes the last exit that was no interrupt;
     ``ipa`` is its faulting IPA, as the hypervisor resolved it. ``pending`` are what will be injected, in words.
     """
 
@@ -70,6 +71,7 @@ class VcpuReport:
 
     vm: int
     vmid: int | None
+    protected: bool | None
     vcpu: int
     state: str
     cpu: int | None
@@ -143,6 +145,7 @@ def vcpu_report(
     return VcpuReport(
         vm=vm.vm,
         vmid=vm.vmid,
+        protected=vm.protected,
         vcpu=vcpu.vcpu,
         state=vcpu.state,
         cpu=vcpu.cpu,

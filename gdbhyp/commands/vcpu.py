@@ -41,6 +41,7 @@ COMMAND = Command(
 The registers are those that KVM saved when the guest last exited. Where a CPU holds newer ones, because it runs the
 guest or (in VHE) has not put the vCPU yet, those that differ are shown beside them. The last exit is the last one that
 was no interrupt. Code and callers are read through both stages of the guest's translation, from any stop; the callers
-by frame records, which code without frame pointers does not keep.
+by frame records, which code without frame pointers does not keep. Of a protected VM, pKVM runs copies of the vCPUs that
+are its own: what is shown then is the host's copy, and it says so.
 """,
 )

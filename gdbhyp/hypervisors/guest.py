@@ -18,6 +18,11 @@ from gdbhyp.errors import GdbhypError
 from gdbhyp.hypervisors.vms import HostStage2, Vcpu, Vm
 
 _RW = 1 << 31
+_SAVED = "as saved at its last exit"
+_HOSTS_COPY = (
+    "the host's copy: this VM is protected, and pKVM runs a copy of its own, of which it shows the host no more than "
+    "an exit needs, so that values here may be stale or zero"
+)
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ def guest(stop: Stop, vm: Vm, vcpu: Vcpu | None = None) -> Guest:
     context = saved.context(found)
     own = {**context.general, **context.system, **_stage2(stop, vm, context.control)}
     if where is None:
-        return Guest(_as_stop(stop, stop.cpu, own), "as saved at its last exit")
+        return Guest(_as_stop(stop, stop.cpu, own), _HOSTS_COPY if vm.protected else _SAVED)
     own = {
         **context.general,
         **_live_system(where.cpu, context.system, saved.SWITCHED),
@@ -70,7 +75,8 @@ def guest(stop: Stop, vm: Vm, vcpu: Vcpu | None = None) -> Guest:
     }
     if where.general:
         return Guest(where.cpu, f"live on CPU {where.cpu.cpu}", live=True)
-    text = f"EL1 registers live on CPU {where.cpu.cpu}, general-purpose registers as saved at its last exit"
+    general = f"general-purpose registers {_HOSTS_COPY if vm.protected else _SAVED}"
+    text = f"EL1 registers live on CPU {where.cpu.cpu}, {general}"
     return Guest(_as_stop(where.cpu, where.cpu.cpu, own), text)
 
 

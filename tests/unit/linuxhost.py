@@ -114,7 +114,8 @@ def layout() -> Layout:
     add("xa_node", [("shift", "word"), ("slots", ("pointer", 64))])
     add("kvm_vmid", [("id", "word")], gap=0)
     add("kvm_s2_mmu", [("vmid", "kvm_vmid"), ("pgd_phys", "word"), ("arch", "pointer")])
-    add("kvm_arch", [("mmu", "kvm_s2_mmu"), ("vtcr", "word")])
+    add("kvm_protected_vm", [("handle", "int"), ("enabled", "int")])
+    add("kvm_arch", [("mmu", "kvm_s2_mmu"), ("vtcr", "word"), ("pkvm", "kvm_protected_vm")])
     add(
         "kvm_memory_slot",
         [

@@ -19,6 +19,8 @@ from gdbhyp.hypervisors.guest import guest
 from gdbhyp.hypervisors.linux import cache, kernel
 from gdbhyp.hypervisors.linux.kernel import NoKernel, find_kernel
 from gdbhyp.hypervisors.vms import Vm, find_vms
+from gdbhyp.render.style import Style
+from gdbhyp.render.text.vcpu import render as vcpu_text
 
 SLOTS = [(0x4000_0000, 0x100_0000, 0xFFFF_A000_0000), (0x9000_0000, 0x1_0000, 0xFFFF_B000_0000)]
 ROOTS = (0x4800_0000, 0x4810_0000)
@@ -215,6 +217,19 @@ def test_last_exit() -> None:
     assert report.last_exit is not None
     assert "IPA 0x9000123" in report.last_exit.summary
     assert report.pending == ("an SError at EL1",)
+
+
+def test_vcpu_of_a_protected_vm() -> None:
+    """What the host has of it is its own copy, which pKVM need not keep: it is not called what was saved."""
+    host = _host()
+    host.put("kvm", host.vms[1], "arch.pkvm.enabled", 1, 4)
+    stop = host.stop()
+    for number, copied in ((0, False), (1, True)):
+        report = vcpu_report(stop, *choose(stop, number, 0))
+        assert report.protected is copied
+        assert report.registers_from.startswith("the host's copy") is copied
+        text = "\n".join(vcpu_text(report, Style()))
+        assert ("protected from the host" in text, "in the host's copy" in text) == (copied, copied)
 
 
 def test_list_in_a_circle() -> None:

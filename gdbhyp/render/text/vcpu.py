@@ -17,6 +17,7 @@ _NEVER_WRITTEN = 0x1DE7_EC7E_DBAD_C0DE
 def render(report: VcpuReport, style: Style) -> Iterator[str]:
     """Yield the lines of the vCPU."""
     vmid = "no VMID yet" if report.vmid is None else f"VMID {report.vmid}"
+    vmid += ", protected from the host" if report.protected else ""
     where = f" on CPU {report.cpu}" if report.cpu is not None and "CPU" not in report.state else ""
     thread = "" if report.task is None else f", thread {report.task.pid} ({escape(report.task.name)})"
     yield (
@@ -24,7 +25,9 @@ def render(report: VcpuReport, style: Style) -> Iterator[str]:
         + f": {vmid}, {report.state}{where}{thread}"
     )
     if report.pc is not None:
-        yield f"  PC {style.paint('address', f'{report.pc:#x}')}, {_PC_FROM[report.pc_from]}"
+        copied = report.protected and report.pc_from == "saved"
+        where = "in the host's copy" if copied else _PC_FROM[report.pc_from]
+        yield f"  PC {style.paint('address', f'{report.pc:#x}')}, {where}"
     yield f"  registers: {report.registers_from}"
     if report.verbose and report.object is not None:
         yield f"  struct kvm_vcpu at VA {report.object:#x}"

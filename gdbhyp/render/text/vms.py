@@ -41,7 +41,7 @@ def _vm(vm: Vm, style: Style, verbose: bool) -> Iterator[str]:
     if verbose and vm.object is not None:
         yield f"  struct kvm at VA {vm.object:#x}"
     if vm.vcpus:
-        rows = [_vcpu(vcpu, style, verbose) for vcpu in vm.vcpus]
+        rows = [_vcpu(vm, vcpu, style, verbose) for vcpu in vm.vcpus]
         headers = ["vCPU", "PC", "", "state", "thread", *(["struct kvm_vcpu"] if verbose else [])]
         yield from indented(style.table(rows, headers))
     if vm.memslots:
@@ -65,12 +65,12 @@ def _process(process: Process) -> str:
     return f"{process.pid} ({escape(process.name)})"
 
 
-def _vcpu(vcpu: Vcpu, style: Style, verbose: bool) -> list[str]:
+def _vcpu(vm: Vm, vcpu: Vcpu, style: Style, verbose: bool) -> list[str]:
     where = f" on CPU {vcpu.cpu}" if vcpu.cpu is not None and "CPU" not in vcpu.state else ""
     cells = [
         str(vcpu.vcpu),
         "" if vcpu.pc is None else style.paint("address", f"{vcpu.pc:#x}"),
-        _PC_FROM[vcpu.pc_from],
+        "in the host's copy" if vm.protected and vcpu.pc_from == "saved" else _PC_FROM[vcpu.pc_from],
         vcpu.state + where,
         "" if vcpu.task is None else _process(vcpu.task),
     ]
