@@ -16,6 +16,7 @@ from gdbhyp.arch.syndrome_context import SyndromeContext
 from gdbhyp.engine.stop import Stop
 from gdbhyp.errors import GdbhypError
 from gdbhyp.hypervisors.guest import guest
+from gdbhyp.hypervisors.saved import saved_vcpu
 from gdbhyp.hypervisors.vms import Process, Vcpu, Vm, find_vms
 
 
@@ -64,7 +65,8 @@ class VcpuReport:
 
     ``registers_from`` says where the newest values are. Of a ``protected`` VM, what is saved is what pKVM shows the
     host, None where the hypervisor does not tell. ``last_exit`` decodes the last exit that was no interrupt;
-    ``ipa`` is its faulting IPA, as the hypervisor resolved it. ``pending`` are what will be injected, in words.
+    ``ipa`` is its faulting IPA, as the hypervisor resolved it. ``pending`` are what will be injected, in words, None
+    where that is not known. Without ``exits_are_saved`` the hypervisor does not keep why a vCPU exited.
     """
 
     kind: ClassVar[str] = "vcpu"
@@ -89,9 +91,10 @@ class VcpuReport:
     hpfar: Word | None
     ipa: IPA | None
     traps: tuple[str, ...]
-    pending: tuple[str, ...]
+    pending: tuple[str, ...] | None
     frame: Frame | None
     problems: tuple[str, ...] = ()
+    exits_are_saved: bool = field(default=True, metadata={"json": False})
     verbose: bool = field(default=False, metadata={"json": False})
 
 
@@ -127,18 +130,14 @@ def vcpu_report(
 
     :raises GdbhypError: if its saved context cannot be read, or the hypervisor's objects are not known.
     """
-    from gdbhyp.hypervisors.linux import pending, saved
-    from gdbhyp.hypervisors.linux.kernel import find_kernel
-    from gdbhyp.hypervisors.linux.objects import struct_at
-
     if vcpu.object is None or vm.root is None:
         seen = "" if vcpu.cpu is None else f"; its registers are those of CPU {vcpu.cpu}"
         raise GdbhypError(
             f"where the hypervisor saves the vCPUs of VM {vm.vm} is not known (it was found {vm.how}){seen}"
         )
-    found = struct_at(find_kernel(stop), "kvm_vcpu", vcpu.object)
-    context = saved.context(found)
-    where = saved.loaded(found, vm.root, stop.cpus())
+    saved = saved_vcpu(stop, vm, vcpu)
+    context, where = saved.context, saved.loaded
+    fault = context.fault or {}
     live = where.cpu if where is not None else None
     general_live = live if where is not None and where.general else None
     problems: list[str] = []
@@ -155,19 +154,20 @@ def vcpu_report(
         object=vcpu.object,
         registers_from=guest(stop, vm, vcpu).registers_from,
         general=_beside(context.general, general_live, tuple(context.general)),
-        system=_beside(context.system, live, saved.SWITCHED),
+        system=_beside(context.system, live, saved.switched),
         control=_beside(context.control, None, ()),
         pstate=pstate_words(context.general["CPSR"]),
-        last_exit=_last_exit(context.fault),
-        far=_optional(context.fault.get("FAR_EL2")),
-        hpfar=None if "HPFAR_EL2" not in context.fault else Word(context.fault["HPFAR_EL2"]),
-        ipa=_ipa(context.fault),
+        last_exit=_last_exit(fault),
+        far=_optional(fault.get("FAR_EL2")),
+        hpfar=None if "HPFAR_EL2" not in fault else Word(fault["HPFAR_EL2"]),
+        ipa=_ipa(fault),
         traps=tuple(registers.trapped_by("HCR_EL2", context.control["HCR_EL2"]))
         if "HCR_EL2" in context.control
         else (),
-        pending=tuple(pending.pending(found, context.control, problems)),
+        pending=None if saved.pending is None else tuple(saved.pending(problems)),
         frame=frame,
         problems=tuple(problems),
+        exits_are_saved=context.fault is not None,
         verbose=verbose,
     )
 

@@ -1,7 +1,8 @@
-"""What straight A64 code loads from where, in terms of constants and of its arguments.
+"""What straight A64 code loads from where and stores where, in terms of constants, its arguments and its stack.
 
 A compiled function tells where the fields are that it uses. ``ldr x1, [x0, #16]; ldr x2, [x1, #568]; msr vttbr_el2,
-x2`` says that its argument points to an object whose pointer at 16 leads to another one, which holds VTTBR_EL2 at 568.
+x2`` says that its argument points to an object whose pointer at 16 leads to another one, which holds VTTBR_EL2 at 568;
+``mrs x0, vbar_el1; str x0, [x19, #784]`` that VBAR_EL1 is saved at 784 of what x19 points to.
 Code is read from the first instruction to the last, whatever it branches to, so that what is found is a candidate:
 whoever uses it has to check it on data.
 
@@ -55,7 +56,28 @@ class Element:
     size: int
 
 
-Origin = Argument | Loaded | Element
+@dataclass(frozen=True)
+class Stack:
+    """What SP held when the function began."""
+
+
+@dataclass(frozen=True)
+class SystemRead:
+    """What ``MRS`` read; ``encoding`` is (op0, op1, CRn, CRm, op2)."""
+
+    encoding: tuple[int, int, int, int, int]
+
+
+Origin = Argument | Loaded | Element | Stack | SystemRead
+
+
+@dataclass(frozen=True)
+class Stored:
+    """``size`` bytes of ``value`` (None where it is not known) go to memory at ``address``."""
+
+    address: Value
+    size: int
+    value: Value | None
 
 
 @dataclass(frozen=True)
@@ -73,7 +95,7 @@ class Call:
     target: int
 
 
-Fact = Loaded | Element | SystemWrite | Call
+Fact = Loaded | Element | Stored | SystemWrite | Call
 
 _RD, _RN, _RM, _RT2 = Bits(4, 0), Bits(9, 5), Bits(20, 16), Bits(14, 10)
 _IMM12, _IMM16, _IMM19, _IMM26, _IMM9 = Bits(21, 10), Bits(20, 5), Bits(23, 5), Bits(25, 0), Bits(20, 12)
@@ -93,23 +115,35 @@ def facts(code: bytes, address: int) -> Iterator[Fact]:
 
 
 class _Registers:
-    """Values by number; the zero register is 31 where an instruction means it, and SP is not known."""
+    """Values by number; what 31 is, the zero register or SP (``address``), an instruction says."""
 
     def __init__(self) -> None:
         self._values: dict[int, Value | None] = {n: Value(Argument(n), 0) for n in range(31)}
+        self._stack: Value | None = Value(Stack(), 0)
 
     def get(self, number: int) -> Value | None:
-        return self._values.get(number)
+        return Value(None, 0) if number == _ZERO else self._values.get(number)
 
     def set(self, number: int, value: Value | None) -> None:
         if number != _ZERO:
+            self._values[number] = value
+
+    def address(self, number: int) -> Value | None:
+        """Return a register that 31 means SP for: the base of a load or store, or an operand of ADD and SUB."""
+        return self._stack if number == _ZERO else self._values.get(number)
+
+    def set_address(self, number: int, value: Value | None) -> None:
+        if number == _ZERO:
+            self._stack = value
+        else:
             self._values[number] = value
 
 
 def _step(registers: _Registers, word: int, pc: int) -> Iterator[Fact]:
     group = word >> 25 & 0xF
     if group in (0b1000, 0b1001):
-        registers.set(_RD(word), _immediate(registers, word, pc))
+        set_value = registers.set_address if _adds(word) or _is_logical(word) else registers.set
+        set_value(_RD(word), _immediate(registers, word, pc))
     elif group in (0b0101, 0b1101):
         registers.set(_RD(word), _moved(registers, word))
     elif group in (0b1010, 0b1011):
@@ -118,15 +152,25 @@ def _step(registers: _Registers, word: int, pc: int) -> Iterator[Fact]:
         yield from _memory(registers, word, pc)
 
 
+def _adds(word: int) -> bool:
+    """Return whether this is ADD or SUB with an immediate, which can write SP; those that set flags cannot."""
+    return word & 0x3F80_0000 == 0x1100_0000
+
+
+def _is_logical(word: int) -> bool:
+    """Return whether this is AND, ORR or EOR with an immediate, which can write SP; ANDS cannot."""
+    return word & 0x1F80_0000 == 0x1200_0000 and word >> 29 & 3 != 3
+
+
 def _immediate(registers: _Registers, word: int, pc: int) -> Value | None:
     """Data processing with an immediate: ADR, ADRP, ADD, SUB, MOVZ, MOVN and MOVK."""
     if word & 0x1F00_0000 == 0x1000_0000:
         distance = _signed(_IMM19(word) << 2 | _IMMLO(word), 21)
         page = bool(_WIDE(word))
         return Value(None, (pc & ~0xFFF) + (distance << 12) if page else pc + distance)
-    if word & 0xBF80_0000 == 0x9100_0000 or word & 0xFF80_0000 == 0xD100_0000:
+    if word & 0xBF80_0000 == 0x9100_0000:
         distance = _IMM12(word) << (12 if _SHIFT12(word) else 0)
-        source = registers.get(_RN(word))
+        source = registers.address(_RN(word))
         return None if source is None else source.plus(-distance if bit(30)(word) else distance)
     if word & 0x1F80_0000 == 0x1280_0000:
         return _wide_move(registers, word)
@@ -149,7 +193,7 @@ def _wide_move(registers: _Registers, word: int) -> Value | None:
 def _moved(registers: _Registers, word: int) -> Value | None:
     """Data processing with registers: only MOV (ORR Xd, XZR, Xm) keeps a value."""
     if word & 0xFFE0_FFE0 == 0xAA00_03E0:
-        return Value(None, 0) if _RM(word) == _ZERO else registers.get(_RM(word))
+        return registers.get(_RM(word))
     return None
 
 
@@ -160,19 +204,21 @@ def _branch(registers: _Registers, word: int, pc: int) -> Iterator[Fact]:
         for number in (*_CALLER_SAVED, 30):
             registers.set(number, None)
     elif word & 0xFFF0_0000 == 0xD510_0000:
-        # Bits [20:5] are op0[0], op1, CRn, CRm, op2.
-        encoding = (2 + Bits(19, 19)(word), Bits(18, 16)(word), Bits(15, 12)(word), Bits(11, 8)(word))
-        yield SystemWrite((*encoding, Bits(7, 5)(word)), _stored(registers, word))
-    elif word & 0xFFF0_0000 in (0xD530_0000, 0xD520_0000):
+        yield SystemWrite(_encoding(word), registers.get(_RD(word)))
+    elif word & 0xFFF0_0000 == 0xD530_0000:
+        registers.set(_RD(word), Value(SystemRead(_encoding(word)), 0))
+    elif word & 0xFFF0_0000 == 0xD520_0000:
         registers.set(_RD(word), None)
 
 
-def _stored(registers: _Registers, word: int) -> Value | None:
-    return Value(None, 0) if _RD(word) == _ZERO else registers.get(_RD(word))
+def _encoding(word: int) -> tuple[int, int, int, int, int]:
+    """Return what MSR or MRS names: bits [19:5] are op0[0], op1, CRn, CRm, op2."""
+    first = 2 + Bits(19, 19)(word), Bits(18, 16)(word)
+    return (*first, Bits(15, 12)(word), Bits(11, 8)(word), Bits(7, 5)(word))
 
 
 def _memory(registers: _Registers, word: int, pc: int) -> Iterator[Fact]:
-    """Loads and stores: of general-purpose registers, the others only by what they may change."""
+    """Loads and stores: of general-purpose registers, the others by what they may change alone."""
     if word & 0x3B00_0000 == 0x1800_0000:
         if not bit(26)(word):
             size = 8 if _SIZE(word) == 1 else 4
@@ -187,25 +233,31 @@ def _memory(registers: _Registers, word: int, pc: int) -> Iterator[Fact]:
 
 
 def _pair(registers: _Registers, word: int) -> Iterator[Fact]:
-    base, mode = registers.get(_RN(word)), Bits(24, 23)(word)
+    base, mode = registers.address(_RN(word)), Bits(24, 23)(word)
     size = 4 << (_SIZE(word) >> 1)
     distance = _signed(Bits(21, 15)(word), 7) * size
-    if _LOAD(word) and not bit(26)(word):
-        start = None if base is None else base if mode == 0b01 else base.plus(distance)
-        for number, at in ((_RD(word), 0), (_RT2(word), size)):
-            yield from _load(registers, number, None if start is None else start.plus(at), size)
+    start = None if base is None else base if mode == 0b01 else base.plus(distance)
+    for number, at in ((_RD(word), 0), (_RT2(word), size)) if not bit(26)(word) else ():
+        address = None if start is None else start.plus(at)
+        if _LOAD(word):
+            yield from _load(registers, number, address, size)
+        elif address is not None:
+            yield Stored(address, size, registers.get(number))
     if mode in (0b01, 0b11):
-        registers.set(_RN(word), None if base is None else base.plus(distance))
+        registers.set_address(_RN(word), None if base is None else base.plus(distance))
 
 
 def _single(registers: _Registers, word: int) -> Iterator[Fact]:
     size, vector, operation = 1 << _SIZE(word), bit(26)(word), Bits(23, 22)(word)
     loads = operation != 0 and not vector and not (size == 8 and operation == 0b10)
-    base = registers.get(_RN(word))
+    stores = operation == 0 and not vector
+    base = registers.address(_RN(word))
     if bit(24)(word):
+        address = None if base is None else base.plus(_IMM12(word) * size)
         if loads:
-            address = None if base is None else base.plus(_IMM12(word) * size)
             yield from _load(registers, _RD(word), address, size)
+        elif stores and address is not None:
+            yield Stored(address, size, registers.get(_RD(word)))
         return
     kind = Bits(11, 10)(word)
     if bit(21)(word):
@@ -215,15 +267,17 @@ def _single(registers: _Registers, word: int) -> Iterator[Fact]:
             registers.set(_RD(word), None)  # an atomic operation returns what was there
         return
     distance = _signed(_IMM9(word), 9)
+    address = None if base is None else base if kind == 0b01 else base.plus(distance)
     if loads:
-        address = None if base is None else base if kind == 0b01 else base.plus(distance)
         yield from _load(registers, _RD(word), address, size)
+    elif stores and address is not None:
+        yield Stored(address, size, registers.get(_RD(word)))
     if kind in (0b01, 0b11):
-        registers.set(_RN(word), None if base is None else base.plus(distance))
+        registers.set_address(_RN(word), None if base is None else base.plus(distance))
 
 
 def _element(registers: _Registers, word: int, size: int) -> Iterator[Fact]:
-    array = registers.get(_RN(word))
+    array = registers.address(_RN(word))
     if array is None:
         registers.set(_RD(word), None)
         return

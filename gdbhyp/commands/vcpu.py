@@ -42,6 +42,7 @@ The registers are those that KVM saved when the guest last exited. Where a CPU h
 guest or (in VHE) has not put the vCPU yet, those that differ are shown beside them. The last exit is the last one that
 was no interrupt. Code and callers are read through both stages of the guest's translation, from any stop; the callers
 by frame records, which code without frame pointers does not keep. Of a protected VM, pKVM runs copies of the vCPUs that
-are its own: what is shown then is the host's copy, and it says so.
+are its own: what is shown then is the host's copy, and it says so. Under Xen the places of saved registers are read
+off the functions that save them; Xen keeps neither why a vCPU exited nor, where gdbhyp could find it, what is pending.
 """,
 )

@@ -14,15 +14,10 @@ from gdbhyp.arch.features import ID_REGISTERS
 from gdbhyp.engine.machine import Machine, Registers, pstate_of
 from gdbhyp.engine.stop import Stop
 from gdbhyp.engine.translate import with_registers
-from gdbhyp.errors import GdbhypError
+from gdbhyp.hypervisors.saved import AT_LAST_EXIT, HOSTS_COPY, saved_vcpu
 from gdbhyp.hypervisors.vms import HostStage2, Vcpu, Vm
 
 _RW = 1 << 31
-_SAVED = "as saved at its last exit"
-_HOSTS_COPY = (
-    "the host's copy: this VM is protected, and pKVM runs a copy of its own, of which it shows the host no more than "
-    "an exit needs, so that values here may be stale or zero"
-)
 
 
 @dataclass(frozen=True)
@@ -56,26 +51,15 @@ def guest(stop: Stop, vm: Vm, vcpu: Vcpu | None = None) -> Guest:
     chosen = vcpu or next(known, vm.vcpus[0] if vm.vcpus else None)
     if chosen is None or chosen.object is None:
         return _only_seen(stop, vm, chosen)
-    from gdbhyp.hypervisors.linux import saved
-    from gdbhyp.hypervisors.linux.kernel import find_kernel
-    from gdbhyp.hypervisors.linux.objects import struct_at
-
-    found = struct_at(find_kernel(stop), "kvm_vcpu", chosen.object)
-    if vm.root is None:
-        raise GdbhypError(f"the stage-2 root of VM {vm.vm} is not known")
-    where = saved.loaded(found, vm.root, stop.cpus())
-    context = saved.context(found)
+    saved = saved_vcpu(stop, vm, chosen)
+    context, where = saved.context, saved.loaded
     own = {**context.general, **context.system, **_stage2(stop, vm, context.control)}
     if where is None:
-        return Guest(_as_stop(stop, stop.cpu, own), _HOSTS_COPY if vm.protected else _SAVED)
-    own = {
-        **context.general,
-        **_live_system(where.cpu, context.system, saved.SWITCHED),
-        **_stage2(stop, vm, context.control),
-    }
+        return Guest(_as_stop(stop, stop.cpu, own), saved.how)
+    own |= _live_system(where.cpu, context.system, saved.switched)
     if where.general:
         return Guest(where.cpu, f"live on CPU {where.cpu.cpu}", live=True)
-    general = f"general-purpose registers {_HOSTS_COPY if vm.protected else _SAVED}"
+    general = f"general-purpose registers {HOSTS_COPY if vm.protected else AT_LAST_EXIT}"
     text = f"EL1 registers live on CPU {where.cpu.cpu}, {general}"
     return Guest(_as_stop(where.cpu, where.cpu.cpu, own), text)
 

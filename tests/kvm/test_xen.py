@@ -78,6 +78,41 @@ def test_map_of_idle_domain(xen_hyp: Debugger) -> None:
     assert abs(sum(sizes) - (512 << 20)) <= 2 << 20
 
 
+_SETTLED = ("VBAR_EL1", "TCR_EL1", "MAIR_EL1", "SCTLR_EL1")
+"""What a Linux domain does not change any more once it runs."""
+
+
+def test_saved_registers(xen_hyp: Debugger) -> None:
+    """What Xen has just saved of an exception is what the CPU had; with no domain loaded its kernel is still walked."""
+    _at_exit(xen_hyp)
+    xen_hyp.session.run("hyp-symbols")
+    handler = int(xen_hyp.session.python("int(gdb.parse_and_eval('(long)&do_trap_guest_sync'))"))
+    for _ in range(20):
+        # WFI, which Xen handles nowhere before its C code.
+        xen_hyp.run_to(xen_hyp.register("VBAR_EL2") + SYNC_FROM_LOWER, "$ESR_EL2 >> 26 == 1")
+        cpu = xen_hyp.cpu
+        live = {f"X{number}": xen_hyp.register(f"x{number}") for number in range(31)}
+        live |= {"PC": xen_hyp.register("ELR_EL2"), "CPSR": xen_hyp.register("SPSR_EL2")}
+        live |= {name: xen_hyp.register(name) for name in ("SP_EL0", "SP_EL1", "ELR_EL1", "SPSR_EL1")}
+        number = xen_hyp.register("VMPIDR_EL2") & 0xFF
+        xen_hyp.run_to(handler)
+        if xen_hyp.cpu == cpu:
+            break
+    assert xen_hyp.cpu == cpu, "another CPU was first, each time"
+    found = xen_hyp.session.json(f"hyp-vcpu 0.{number}")
+    saved = {row["name"]: int(row["saved"], 16) for row in (*found["general"], *found["system"])}
+    assert {name: saved[name] for name in live} == live
+    settled = {name: int(xen_hyp.session.json(f"hyp-reg {name}")["value"], 16) for name in _SETTLED}
+    kernel = xen_hyp.session.json(f"hyp-walk {settled['VBAR_EL1']:#x} --vm 0.{number}")
+    _idle(xen_hyp)
+    found = xen_hyp.session.json(f"hyp-vcpu 0.{number}")
+    assert {
+        row["name"]: int(row["saved"], 16) for row in found["system"] if row["name"] in _SETTLED
+    } == settled
+    walk = xen_hyp.session.json(f"hyp-walk {settled['VBAR_EL1']:#x} --vm 0.{number}")
+    assert (walk["ipa"], walk["output"]) == (kernel["ipa"], kernel["output"])
+
+
 def test_symbols(xen_hyp: Debugger) -> None:
     """Xen's functions are those of its own table, and the domain's kernel is recognised through both stages."""
     _in_domain(xen_hyp)

@@ -10,6 +10,25 @@ def code(*words: int) -> bytes:
     return struct.pack(f"<{len(words)}I", *words)
 
 
+def save(register: tuple[int, int, int, int, int], offset: int, size: int = 8, base: int = 0) -> bytes:
+    """Return ``mrs x9, REGISTER; str x9, [xBASE, #offset]``; with a ``size`` of 4 bytes it is w9."""
+    return code(0xD530_0009 | _named(register), _access(0xF900_0009, 0xB900_0009, offset, size, base))
+
+
+def restore(register: tuple[int, int, int, int, int], offset: int, size: int = 8, base: int = 0) -> bytes:
+    """Return ``ldr x9, [xBASE, #offset]; msr REGISTER, x9``."""
+    return code(_access(0xF940_0009, 0xB940_0009, offset, size, base), 0xD510_0009 | _named(register))
+
+
+def _named(register: tuple[int, int, int, int, int]) -> int:
+    op0, op1, crn, crm, op2 = register
+    return (op0 & 1) << 19 | op1 << 16 | crn << 12 | crm << 8 | op2 << 5
+
+
+def _access(word: int, half: int, offset: int, size: int, base: int) -> int:
+    return (word if size == 8 else half) | offset // size << 10 | base << 5
+
+
 LOOK_UP = code(
     0x12003C02,  # and  w2, w0, #0xffff
     0xD0000000,  # adrp x0, .+0x2000

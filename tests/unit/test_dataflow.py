@@ -7,7 +7,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from unit.a64 import LOAD_ROOT, LOOK_UP, code
 
-from gdbhyp.arch.dataflow import Argument, Call, Element, Loaded, SystemWrite, Value, facts
+from gdbhyp.arch.dataflow import (
+    Argument,
+    Call,
+    Element,
+    Loaded,
+    Stack,
+    Stored,
+    SystemRead,
+    SystemWrite,
+    Value,
+    facts,
+)
 
 BASE = 0x1000
 ARGUMENT = Value(Argument(0), 0)
@@ -28,6 +39,29 @@ def test_system_register() -> None:
     owner = Loaded(ARGUMENT.plus(16), 8)
     root = Loaded(Value(owner, 568), 8)
     assert SystemWrite((3, 4, 2, 1, 0), Value(root, 0)) in list(facts(LOAD_ROOT, BASE))
+
+
+def test_saved_system_register() -> None:
+    """mrs x0, vbar_el1; str x0, [x19, #784]; mrs x1, esr_el1; str w1, [x19, #768]"""
+    object_ = Value(Argument(19), 0)
+    assert list(facts(code(0xD538C000, 0xF9018A60, 0xD5385201, 0xB9030261), BASE)) == [
+        Stored(object_.plus(784), 8, Value(SystemRead((3, 0, 12, 0, 0)), 0)),
+        Stored(object_.plus(768), 4, Value(SystemRead((3, 0, 5, 2, 0)), 0)),
+    ]
+
+
+def test_stack() -> None:
+    """sub sp, #48; stp x28, x29, [sp, #-16]!; add x21, sp, #24; str xzr, [x21]; ldr x3, [sp], #8; str x3, [sp]"""
+    words = 0xD100C3FF, 0xA9BF77FC, 0x910063F5, 0xF90002BF, 0xF84087E3, 0xF90003E3
+    stack = Value(Stack(), 0)
+    loaded = Loaded(stack.plus(-64), 8)
+    assert list(facts(code(*words), BASE)) == [
+        Stored(stack.plus(-64), 8, Value(Argument(28), 0)),
+        Stored(stack.plus(-56), 8, Value(Argument(29), 0)),
+        Stored(stack.plus(-40), 8, Value(None, 0)),
+        loaded,
+        Stored(stack.plus(-56), 8, Value(loaded, 0)),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from unit.xenimage import HEAP, NEXT, PHYSICAL, START, TABLE, XenWorld, many_symbols, symbol_table
+from unit.xenimage import (
+    CONTROL,
+    HEAP,
+    INSIDE,
+    NEXT,
+    OUTSIDE,
+    PHYSICAL,
+    START,
+    TABLE,
+    XenWorld,
+    many_symbols,
+    symbol_table,
+)
 
+from gdbhyp.analyses.vcpu import choose, vcpu_report
+from gdbhyp.engine.stop import Stop
 from gdbhyp.errors import BadInput
 from gdbhyp.hypervisors.vms import loaded_vms
 from gdbhyp.hypervisors.xen import domains, symbols
@@ -140,6 +155,75 @@ def test_vcpu_states() -> None:
     assert domains.to_vms(entered, find_image(entered))[0][0].vcpus[1].pc == 0x5678
     world.word(infos[0] + 0x108, 0b1101)
     assert domains.to_vms(inside, find_image(inside))[0][0].vcpus[0].pc is None
+
+
+def _xen(world: XenWorld, **registers: int) -> Stop:
+    return replace(world.stop(**registers), assumed="xen")
+
+
+def _with_stacks(world: XenWorld, count: int) -> list[tuple[int, int]]:
+    """Give the first domain's vCPUs stacks; return (struct vcpu, cpu_info) of each."""
+    found = []
+    for number in range(count):
+        vcpu = world.at[0] + 0x2000 + 0x1000 * number
+        stack = HEAP + 0x10000 + 0x8000 * number
+        info = stack + 0x8000 - 0x160
+        world.word(vcpu + 0x2E8, stack)
+        world.word(vcpu + 0x2F0, info)
+        found.append((vcpu, info))
+    return found
+
+
+def _fill(world: XenWorld, vcpu: int, info: int) -> dict[str, int]:
+    """Save a value of its own for each register, and return them by name."""
+    saved = {f"X{number}": 0x1000 + number for number in range(31)}
+    for number in range(31):
+        world.word(info + 8 * number, saved[f"X{number}"])
+    for number, (name, offset) in enumerate(INSIDE.items()):
+        value = 0b0101 if name == "SPSR_EL2" else 0x2000 + number
+        saved[{"ELR_EL2": "PC", "SPSR_EL2": "CPSR"}.get(name, name)] = value
+        world.word(info + offset, value)
+    for number, (name, (offset, size)) in enumerate({**OUTSIDE, **CONTROL}.items()):
+        saved[name] = 0x8000_3000 + number
+        world.write(vcpu + offset, saved[name].to_bytes(size, "little"))
+    return saved
+
+
+def test_saved_context() -> None:
+    """Registers are where Xen's functions save them; what a CPU has of the vCPU that it runs is newer."""
+    world = XenWorld([(0, 0x1_0000_4100_0000, 2)])
+    (vcpu, info), _ = _with_stacks(world, 2)
+    saved = _fill(world, vcpu, info)
+    stop = _xen(world)
+    report = vcpu_report(stop, *choose(stop, 0, 0))
+    assert {row.name: row.saved for row in report.general} == {
+        name: value for name, value in saved.items() if name[0] == "X" or name in ("SP_EL0", "PC", "CPSR")
+    }
+    assert {row.name: row.saved for row in report.system} == {
+        name: saved[name] for name in (*OUTSIDE, "SPSR_EL1", "SP_EL1", "ELR_EL1")
+    }
+    assert {row.name: row.saved for row in report.control} == {name: saved[name] for name in CONTROL}
+    assert (report.last_exit, report.pending) == (None, None), (
+        "ESR_EL2 is saved at interrupts too, where it is stale"
+    )
+    own = {"VTTBR_EL2": 0x1_0000_4100_0000, "VMPIDR_EL2": saved["VMPIDR_EL2"], "TTBR0_EL1": 0x77}
+    inside = _xen(world, SP=info - 64, **own)
+    report = vcpu_report(inside, *choose(inside, 0, 0))
+    assert [(r.name, r.live) for r in report.system if r.name == "TTBR0_EL1"] == [("TTBR0_EL1", 0x77)]
+    assert not any(row.differs for row in report.general)
+    # In the middle of a switch the stack is the next vCPU's, and the registers are not yet.
+    switching = _xen(world, SP=info - 64, **own | {"VMPIDR_EL2": 1})
+    report = vcpu_report(switching, *choose(switching, 0, 0))
+    assert not any(row.differs for row in report.system)
+
+
+def test_context_of_another_xen() -> None:
+    """A register that is loaded from elsewhere than it was saved to is not believed."""
+    world = XenWorld([(0, 0x1_0000_4100_0000, 1)], wrong="TTBR1_EL1")
+    _with_stacks(world, 1)
+    stop = _xen(world)
+    with pytest.raises(BadInput, match="does not save TTBR1_EL1"):
+        vcpu_report(stop, *choose(stop, 0, 0))
 
 
 def test_list_and_registers() -> None:

@@ -6,9 +6,10 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from unit.a64 import LOAD_ROOT, LOOK_UP
+from unit.a64 import LOAD_ROOT, LOOK_UP, code, restore, save
 from unit.pagetables import AF, EVERYTHING, MAIR, Format, SparseMemory, Tables, single_tcr
 
+from gdbhyp.arch.sysregs import encoding_of
 from gdbhyp.engine.machine import Machine
 from gdbhyp.engine.stop import Stop
 
@@ -21,6 +22,60 @@ TABLE = START + 0x4068
 HEAP, HEAP_PHYSICAL, HEAP_SIZE = 0x8000_0000_0000, 0x5000_0000, 0x40000
 NEXT, ROOT, OWNER = 24, 568, 16
 STACK_BYTES, INFO_BYTES = 0x8000, 0x160
+
+
+OUTSIDE = {
+    "TTBR0_EL1": (800, 8),
+    "TTBR1_EL1": (808, 8),
+    "TCR_EL1": (792, 8),
+    "ESR_EL1": (768, 4),
+    "VBAR_EL1": (784, 8),
+    "SCTLR_EL1": (848, 8),
+    "MAIR_EL1": (832, 8),
+}
+"""Where a switch between vCPUs saves registers in struct vcpu: (offset, size)."""
+CONTROL = {"VMPIDR_EL2": (1480, 8), "HCR_EL2": (896, 8)}
+"""What it only loads from there."""
+INSIDE = {
+    "ELR_EL2": 0x100,
+    "SPSR_EL2": 0x108,
+    "ESR_EL2": 0x110,
+    "SPSR_EL1": 0x120,
+    "SP_EL0": 0x138,
+    "SP_EL1": 0x140,
+    "ELR_EL1": 0x148,
+}
+"""Where the entry from a guest saves registers in cpu_info."""
+_BL = code(0x94000400)
+
+
+def _encoding(name: str) -> tuple[int, int, int, int, int]:
+    found = encoding_of(name)
+    assert found is not None
+    return found
+
+
+def _schedule_tail(wrong: str = "") -> bytes:
+    """Save to the first argument, and load from what x20 points to; ``wrong`` from elsewhere."""
+    saves = [save(_encoding(n), *at, base=19) for n, at in OUTSIDE.items() if n != "SCTLR_EL1"]
+    both = {**CONTROL, **OUTSIDE}
+    loads = [
+        restore(_encoding(n), offset + 8 * (n == wrong), size, base=20)
+        for n, (offset, size) in both.items()
+        if n not in ("SCTLR_EL1", "HCR_EL2")
+    ]
+    # mov x19, x0; bl; ...; adrp x20; ldr x20, [x20]
+    begin, middle = code(0xAA0003F3) + _BL, code(0xB0000014, 0xF9400294)
+    return b"".join([begin, *saves, middle, *loads])
+
+
+def _entry() -> bytes:
+    """sub sp, sp, #0x30; x28 and x29 to x2 and x3 are pushed; sub sp, sp, #0x10; and what belongs to the exception."""
+    pushes = [0xA980_0000 | (-2 & 0x7F) << 15 | n + 1 << 10 | 31 << 5 | n for n in range(28, 1, -2)]
+    begin = code(0xD100C3FF, *pushes, 0xD10043FF)
+    # str x30, [sp, #0xf0]
+    link = code(0xF900_0000 | 0xF0 // 8 << 10 | 31 << 5 | 30)
+    return begin + link + b"".join(save(_encoding(n), offset, base=31) for n, offset in INSIDE.items())
 
 
 def symbol_table(symbols: Sequence[tuple[str, int]], alignment: int = 256, gap: bytes = b"") -> bytes:
@@ -73,6 +128,8 @@ class XenWorld:
     memory: SparseMemory = field(default_factory=SparseMemory)
     at: dict[int, int] = field(default_factory=dict)
     """Where each struct domain is."""
+    wrong: str = ""
+    """A register that a switch loads from elsewhere than it saves it to."""
 
     def __post_init__(self) -> None:
         form = Format(12)
@@ -81,13 +138,23 @@ class XenWorld:
             for page in range(0, size, 0x1000):
                 self.tables.map(start + page, physical + page, 3, AF)
                 self.memory.write(physical + page, bytes(1))
-        load_root = FUNCTIONS + len(LOOK_UP)
-        functions = {
-            "get_domain_by_id": FUNCTIONS,
-            "p2m_restore_state": load_root,
-            "end": load_root + len(LOAD_ROOT),
+        restores = LOAD_ROOT[:-4] + b"".join(
+            restore(_encoding(n), *at)
+            for n, at in (("SCTLR_EL1", OUTSIDE["SCTLR_EL1"]), ("HCR_EL2", CONTROL["HCR_EL2"]))
+        )
+        bodies = {
+            "get_domain_by_id": LOOK_UP,
+            "p2m_restore_state": restores,
+            "p2m_save_state": save(_encoding("SCTLR_EL1"), *OUTSIDE["SCTLR_EL1"]),
+            "schedule_tail": _schedule_tail(self.wrong),
+            "entry.o#guest_sync_slowpath": _entry(),
+            "end": b"",
         }
-        self.write(FUNCTIONS, LOOK_UP + LOAD_ROOT)
+        functions, at = {}, FUNCTIONS
+        for name, body in bodies.items():
+            functions[name] = at
+            self.write(at, body)
+            at += len(body)
         self.memory.write(PHYSICAL + 0x6000, symbol_table(many_symbols(functions)))
         self.free = HEAP
         for identifier, root, vcpus in self.domains:

@@ -10,31 +10,16 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from gdbhyp.arch.spaces import PA
 from gdbhyp.arch.worlds import Hcr, vmid_of, world_below
 from gdbhyp.engine.stop import Stop
 from gdbhyp.hypervisors.linux.objects import Object
+from gdbhyp.hypervisors.saved import Context, Loaded
 from gdbhyp.hypervisors.vms import root_of
 
 _GENERAL = 31
 _NO_REGISTER = ("__INVALID_SYSREG__", "NR_SYS_REGS")
-
-
-@dataclass(frozen=True)
-class Context:
-    """Saved registers by their architectural names.
-
-    ``general`` holds X0 to X30, SP_EL0, PC and CPSR, ``system`` the EL1 and EL0 system registers that this kernel
-    saves, ``control`` what the hypervisor runs the guest with (HCR_EL2, MDCR_EL2, ...), ``fault`` the registers of the
-    last exit.
-    """
-
-    general: Mapping[str, int]
-    system: Mapping[str, int]
-    control: Mapping[str, int]
-    fault: Mapping[str, int]
 
 
 def context(vcpu: Object) -> Context:
@@ -147,14 +132,6 @@ SWITCHED = (
     ),
 )
 """Registers that a CPU holds for a loaded guest (KVM, hyp/include/hyp/sysreg-sr.h); KVM emulates the others."""
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A CPU that holds registers of a vCPU: its EL1 ones always, ``general`` also X0 to X30, PC and PSTATE."""
-
-    cpu: Stop
-    general: bool
 
 
 def loaded(vcpu: Object, root: PA, cpus: Sequence[Stop]) -> Loaded | None:

@@ -18,7 +18,7 @@ from gdbhyp.arch.worlds import vmid_of
 from gdbhyp.engine.stop import Stop
 from gdbhyp.engine.virtual import VirtualReader
 from gdbhyp.errors import BadInput, GdbhypError, MemoryUnavailable
-from gdbhyp.hypervisors.vms import Vcpu, Vm, VmSearch
+from gdbhyp.hypervisors.vms import PcSource, Vcpu, Vm, VmSearch, root_of
 from gdbhyp.hypervisors.xen.image import Image, find_image
 
 _BUCKETS = 256
@@ -31,7 +31,7 @@ _VCPU_BYTES = 0x1000
 # xen/arch/arm: a vCPU's stack, at whose top cpu_info holds the guest's registers.
 _STACK_BYTES = 0x8000
 _CPU_INFO_BYTES = 0x200
-_SAVED_PC, _SAVED_SPSR = 0x100, 0x108
+SAVED_PC, SAVED_SPSR = 0x100, 0x108
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,20 @@ def to_vms(stop: Stop, image: Image) -> tuple[list[Vm], list[str]]:
             how += f"; loaded in VTTBR_EL2 of CPU {' and '.join(map(str, loaded))}"
         vcpus = tuple(_state(image.memory, cpus, stacks, v, number) for number, v in enumerate(domain.vcpus))
         vmid = vmid_of(domain.vttbr, vtcr or 0)
-        vms.append(Vm(domain.id, vmid, Word(domain.vttbr), None if vtcr is None else Word(vtcr), how, vcpus))
+        vms.append(
+            Vm(
+                domain.id,
+                vmid,
+                Word(domain.vttbr),
+                None if vtcr is None else Word(vtcr),
+                how,
+                vcpus,
+                root=root_of(domain.vttbr),
+                # VTCR_EL2 is the same for all domains.
+                ipa_bits=64 - (vtcr & 0x3F) if vtcr else None,
+                object=domain.address,
+            )
+        )
     return vms, problems
 
 
@@ -231,29 +244,63 @@ class _Stacks:
         return cls(candidates.pop() if candidates and len(candidates) == 1 else None)
 
 
+@dataclass(frozen=True)
+class CpuInfo:
+    """A vCPU's cpu_info, which is at the top of its stack."""
+
+    address: int
+
+    def is_stack_of(self, cpu: Stop) -> bool:
+        """Return whether a CPU's EL2 stack is the vCPU's."""
+        stack, top = _el2_stack(cpu), -(-self.address // _STACK_BYTES) * _STACK_BYTES
+        return stack is not None and top - _STACK_BYTES <= stack < top
+
+
+def cpu_info(memory: VirtualReader, vcpus: Sequence[VA], vcpu: VA) -> CpuInfo | None:
+    """Return the cpu_info of one of a VM's ``vcpus``; None if it was not found.
+
+    :raises MemoryUnavailable: if it cannot be read.
+    """
+    offset = _Stacks.of(memory, vcpus).info
+    return None if offset is None else CpuInfo(_number(memory, vcpu + offset))
+
+
+def _el2_stack(cpu: Stop) -> int | None:
+    return cpu.optional("SP" if cpu.el == 2 else "SP_EL2")
+
+
 def _state(memory: VirtualReader, cpus: Sequence[Stop], stacks: _Stacks, vcpu: VA, number: int) -> Vcpu:
     """Return where a vCPU's guest is: by the CPU whose EL2 stack is the vCPU's, else as Xen saved it."""
     if stacks.info is None:
-        return Vcpu(number, None, None)
-    info = _number(memory, vcpu + stacks.info)
-    top = -(-info // _STACK_BYTES) * _STACK_BYTES
+        return Vcpu(number, None, None, object=vcpu)
+    info = CpuInfo(_number(memory, vcpu + stacks.info))
     for cpu in cpus:
-        stack = cpu.optional("SP" if cpu.el == 2 else "SP_EL2")
-        if stack is None or not top - _STACK_BYTES <= stack < top:
+        stack = _el2_stack(cpu)
+        if stack is None or not info.is_stack_of(cpu):
             continue
         if cpu.el < 2:
-            return Vcpu(number, VA(cpu.register("PC")), cpu.cpu)
+            pc: int | None = cpu.register("PC")
+            return _vcpu_at(number, pc, cpu.cpu, "live", "in the guest", vcpu)
         # The exception's registers go to cpu_info from its top down; until they are there, they are the CPU's.
-        pc = _saved_pc(memory, info) if stack <= info else cpu.optional("ELR_EL2")
-        return Vcpu(number, None if pc is None else VA(pc), cpu.cpu)
-    pc = _saved_pc(memory, info)
-    return Vcpu(number, None if pc is None else VA(pc), None)
+        if stack <= info.address:
+            pc = _saved_pc(memory, info.address)
+            return _vcpu_at(number, pc, cpu.cpu, "saved", f"in Xen on CPU {cpu.cpu}", vcpu)
+        pc = cpu.optional("ELR_EL2")
+        return _vcpu_at(number, pc, cpu.cpu, "ELR_EL2", "between guest and hypervisor", vcpu)
+    return _vcpu_at(number, _saved_pc(memory, info.address), None, "saved", "not loaded", vcpu)
+
+
+def _vcpu_at(number: int, pc: int | None, cpu: int | None, source: PcSource, state: str, vcpu: VA) -> Vcpu:
+    known = pc is not None
+    return Vcpu(
+        number, VA(pc) if pc is not None else None, cpu, source if known else None, state, object=vcpu
+    )
 
 
 def _saved_pc(memory: VirtualReader, info: int) -> int | None:
     """Return the guest's PC in cpu_info, None if the SPSR beside it is not one of EL1 or EL0."""
     try:
-        pc, spsr = _number(memory, info + _SAVED_PC), _number(memory, info + _SAVED_SPSR)
+        pc, spsr = _number(memory, info + SAVED_PC), _number(memory, info + SAVED_SPSR)
     except MemoryUnavailable:
         return None
     return pc if spsr >> 32 == 0 and (spsr & 0x1F in (0b00000, 0b00100, 0b00101) or spsr & 0x10) else None

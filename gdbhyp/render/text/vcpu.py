@@ -30,9 +30,10 @@ def render(report: VcpuReport, style: Style) -> Iterator[str]:
         yield f"  PC {style.paint('address', f'{report.pc:#x}')}, {where}"
     yield f"  registers: {report.registers_from}"
     if report.verbose and report.object is not None:
-        yield f"  struct kvm_vcpu at VA {report.object:#x}"
+        yield f"  described at VA {report.object:#x}"
     yield from _exit(report)
-    yield f"  pending: {'; '.join(report.pending) if report.pending else 'nothing'}"
+    pending = "not known" if report.pending is None else "; ".join(report.pending) or "nothing"
+    yield f"  pending: {pending}"
     if report.frame is not None:
         yield from _frame(report.frame, report.pc, style)
     else:
@@ -42,7 +43,8 @@ def render(report: VcpuReport, style: Style) -> Iterator[str]:
 
 def _exit(report: VcpuReport) -> Iterator[str]:
     if report.last_exit is None:
-        yield "  last exit: none that was no interrupt"
+        kept = "none that was no interrupt" if report.exits_are_saved else "not kept by the hypervisor"
+        yield f"  last exit: {kept}"
         return
     yield f"  last exit: {report.last_exit.summary}"
     values = [f"ESR_EL2 = {report.last_exit.esr:#x}"]

@@ -39,10 +39,10 @@ def _vm(vm: Vm, style: Style, verbose: bool) -> Iterator[str]:
     yield f"  VTTBR_EL2 = {style.paint('address', f'{vm.vttbr:#x}')}, {vtcr}"
     yield f"  found {'' if vm.certain else 'likely: '}{escape(vm.how)}"
     if verbose and vm.object is not None:
-        yield f"  struct kvm at VA {vm.object:#x}"
+        yield f"  described at VA {vm.object:#x}"
     if vm.vcpus:
         rows = [_vcpu(vm, vcpu, style, verbose) for vcpu in vm.vcpus]
-        headers = ["vCPU", "PC", "", "state", "thread", *(["struct kvm_vcpu"] if verbose else [])]
+        headers = ["vCPU", "PC", "", "state", "thread", *(["described at"] if verbose else [])]
         yield from indented(style.table(rows, headers))
     if vm.memslots:
         headers = ["IPA from", "to", "size", "host VA", "slot", ""]
