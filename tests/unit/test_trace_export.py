@@ -73,16 +73,21 @@ def exported(path: Path, tmp_path: Path) -> list[dict[str, Any]]:
     out = tmp_path / "out.json"
     assert main(["trace", "export", str(path), "--format", "chrome", "-o", str(out)]) == 0
     document = json.loads(out.read_text())
-    assert document.keys() == {"displayTimeUnit", "traceEvents"}
+    assert document.keys() == {"traceEvents"}
     items: list[dict[str, Any]] = document["traceEvents"]
     return items
+
+
+def as_perfetto(microseconds: float) -> int:
+    """Return the nanoseconds that Perfetto makes of a number."""
+    return int(microseconds * 1000.0)
 
 
 def check_format(items: list[dict[str, Any]]) -> None:
     """Every object is one of the trace format, each track is named, and its slices follow each other."""
     named = {(i["pid"], i["tid"]) for i in items if i["name"] == "thread_name"}
     processes = {i["pid"] for i in items if i["name"] == "process_name"}
-    tracks: dict[tuple[int, int], list[tuple[float, float]]] = defaultdict(list)
+    tracks: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
     for item in items:
         assert isinstance(item["pid"], int)
         assert isinstance(item["tid"], int)
@@ -95,12 +100,12 @@ def check_format(items: list[dict[str, Any]]) -> None:
         assert item["pid"] in processes
         if item["ph"] == "X":
             assert item["dur"] >= 0
-            tracks[item["pid"], item["tid"]].append((item["ts"], item["dur"]))
+            tracks[item["pid"], item["tid"]].append((as_perfetto(item["ts"]), as_perfetto(item["dur"])))
         else:
             assert (item["ph"], item["s"]) == ("i", "t")
     for slices in tracks.values():
         for (begin, length), (following, _) in itertools.pairwise(slices):
-            assert begin + length <= following + 1e-6
+            assert begin + length <= following
 
 
 @pytest.mark.parametrize("path", TRACES, ids=lambda path: path.stem)
@@ -110,6 +115,22 @@ def test_chrome(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert main(["trace", "stat", str(path), "--json"]) == 0
     stat = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert sum(item["ph"] == "i" for item in items) == stat["exceptions"]
+
+
+def test_nanoseconds_survive(tmp_path: Path) -> None:
+    """Slices that follow each other do so to the nanosecond, of times whose division by 1000 is rounded."""
+    times = list(itertools.accumulate(range(1, 400), initial=1000))
+    assert any(as_perfetto(time / 1000) != time for time in times)
+    events = [
+        taken(number, time, vttbr=A) if number % 2 else back(number, time, vttbr=A)
+        for number, time in enumerate(times)
+    ]
+    trace = tmp_path / "trace.jsonl"
+    files.write(str(trace), files.Header("break"), events)
+    slices = [item for item in exported(trace, tmp_path) if item["ph"] == "X" and item["pid"] == 1]
+    begins = [as_perfetto(item["ts"]) for item in slices]
+    ends = [begin + as_perfetto(item["dur"]) for begin, item in zip(begins, slices, strict=True)]
+    assert (begins, ends) == (times[1:-1], times[2:])
 
 
 def test_chrome_tracks_and_arguments(tmp_path: Path) -> None:
