@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 from collections.abc import Callable, Iterator
@@ -80,6 +81,34 @@ def attach(gdb_program: str, demo: Path, tmp_path: Path) -> Iterator[Attach]:
     yield start
     for session in sessions:
         session.close()
+
+
+Boot = Callable[..., tuple[qemu.Machine, GdbSession]]
+Start = Callable[..., GdbSession]
+
+
+@pytest.fixture
+def boot(attach: Attach, demo: Path, tmp_path: Path) -> Iterator[Boot]:
+    """Start a demo with more options for QEMU, and attach where the host is about to run a vCPU."""
+    with contextlib.ExitStack() as machines:
+
+        def booted(
+            *options: str, cpus: int = 1, program: str | None = None
+        ) -> tuple[qemu.Machine, GdbSession]:
+            arguments = [*demo_arguments(demo, cpus), *options]
+            machine = machines.enter_context(qemu.machine(tmp_path, arguments, program=program))
+            session = attach(machine)
+            session.run("tbreak hyp_vcpu_run")
+            session.run("continue")
+            return machine, session
+
+        yield booted
+
+
+@pytest.fixture
+def start(boot: Boot) -> Start:
+    """The same of so many CPUs, where QEMU itself does not matter."""
+    return lambda cpus=1: boot(cpus=cpus)[1]
 
 
 @pytest.fixture

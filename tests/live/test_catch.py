@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from live.conftest import Attach, demo_arguments
-from support import qemu
+from live.conftest import Start
 from support.gdb_session import CommandError, GdbSession
 
 Truth = Any
-Start = Callable[..., GdbSession]
-
-
-@pytest.fixture
-def start(attach: Attach, demo: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Start:
-    """Attach to a demo of so many CPUs where the host is about to run a vCPU."""
-
-    def started(cpus: int = 1) -> GdbSession:
-        machine = qemu.machine(tmp_path, demo_arguments(demo, cpus))
-        session = attach(machine.__enter__())
-        request.addfinalizer(lambda: machine.__exit__(None, None, None))
-        session.run("tbreak hyp_vcpu_run")
-        session.run("continue")
-        return session
-
-    return started
 
 
 def site(truth: Truth, symbol: str) -> Any:

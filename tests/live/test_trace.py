@@ -13,31 +13,15 @@ from typing import Any
 
 import pexpect  # type: ignore[import-untyped]
 import pytest
-from live.conftest import GDBINIT, Attach, demo_arguments
+from live.conftest import GDBINIT, Boot, Start, demo_arguments
 from support import qemu
 from support.gdb_session import CommandError, GdbSession
 
 from gdbhyp.cli.main import main
 
 Truth = Any
-Start = Callable[..., GdbSession]
 
 _RUNS = 40
-
-
-@pytest.fixture
-def start(attach: Attach, demo: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Start:
-    """Attach to a demo of so many CPUs where the host is about to run a vCPU."""
-
-    def started(cpus: int = 1) -> GdbSession:
-        machine = qemu.machine(tmp_path, demo_arguments(demo, cpus))
-        session = attach(machine.__enter__())
-        request.addfinalizer(lambda: machine.__exit__(None, None, None))
-        session.run("tbreak hyp_vcpu_run")
-        session.run("continue")
-        return session
-
-    return started
 
 
 def exits(session: GdbSession, truth: Truth) -> Counter[tuple[int, int]]:
@@ -177,37 +161,31 @@ def test_detach_ends_the_recording(start: Start, tmp_path: Path) -> None:
     assert guest_rows(session.json("hyp-trace stat")).total() == 5
 
 
-def test_death_of_qemu(attach: Attach, demo: Path, tmp_path: Path) -> None:
-    with qemu.machine(tmp_path, demo_arguments(demo)) as machine:
-        session = attach(machine)
-        session.run("tbreak hyp_vcpu_run")
+def test_death_of_qemu(boot: Boot) -> None:
+    machine, session = boot()
+    session.run("hyp-trace start --source break")
+    run_vcpus(session, 5)
+    recorded = session.json("hyp-trace stat")
+    machine.process.kill()
+    machine.process.wait()
+    with contextlib.suppress(CommandError):
         session.run("continue")
-        session.run("hyp-trace start --source break")
-        run_vcpus(session, 5)
-        recorded = session.json("hyp-trace stat")
-        machine.process.kill()
-        machine.process.wait()
-        with contextlib.suppress(CommandError):
-            session.run("continue")
     status = session.json("hyp-trace status")
     assert not status["running"]
     assert session.json("hyp-trace stat") == recorded
     assert not internal_breakpoints(session)
 
 
-def test_end_of_gdb_leaves_no_breakpoint(attach: Attach, demo: Path, tmp_path: Path) -> None:
+def test_end_of_gdb_leaves_no_breakpoint(boot: Boot) -> None:
     """QEMU would stop at a breakpoint that is left, with nobody to tell."""
-    with qemu.machine(tmp_path, demo_arguments(demo)) as machine:
-        session = attach(machine)
-        session.run("tbreak hyp_vcpu_run")
-        session.run("continue")
-        session.run("hyp-trace start --source break")
-        run_vcpus(session, 5)
-        with contextlib.suppress(RuntimeError):
-            session.run("quit")
-        machine.command("cont")
-        time.sleep(0.2)
-        assert "running" in machine.command("info status")
+    machine, session = boot()
+    session.run("hyp-trace start --source break")
+    run_vcpus(session, 5)
+    with contextlib.suppress(RuntimeError):
+        session.run("quit")
+    machine.command("cont")
+    time.sleep(0.2)
+    assert "running" in machine.command("info status")
 
 
 def test_old_events_give_way(start: Start) -> None:
@@ -333,24 +311,8 @@ def logging_of(machine: qemu.Machine) -> set[str]:
     return {link for link in links if ".log" in link and "deleted" not in link}
 
 
-@pytest.fixture
-def logged(attach: Attach, demo: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Any:
-    """Start a demo with options for QEMU's log, and attach where the host is about to run a vCPU."""
-
-    def started(*options: str, cpus: int = 1) -> tuple[qemu.Machine, GdbSession]:
-        context = qemu.machine(tmp_path, [*demo_arguments(demo, cpus), *options])
-        machine = context.__enter__()
-        request.addfinalizer(lambda: context.__exit__(None, None, None))
-        session = attach(machine)
-        session.run("tbreak hyp_vcpu_run")
-        session.run("continue")
-        return machine, session
-
-    return started
-
-
-def test_log_records_every_exit(logged: Any, truth: Truth) -> None:
-    _, session = logged()
+def test_log_records_every_exit(boot: Boot, truth: Truth) -> None:
+    _, session = boot()
     before = exits(session, truth)
     session.run("hyp-trace start --source log")
     run_vcpus(session, 400)
@@ -369,9 +331,9 @@ def test_log_records_every_exit(logged: Any, truth: Truth) -> None:
     assert all(row["vmid"] is None for row in stat["exits"])
 
 
-def test_log_of_two_cpus(logged: Any, truth: Truth) -> None:
+def test_log_of_two_cpus(boot: Boot, truth: Truth) -> None:
     """When GDB stops, each CPU may stand between an exit and the demo's count of it."""
-    _, session = logged(cpus=2)
+    _, session = boot(cpus=2)
     before = exits(session, truth)
     session.run("hyp-trace start --source log")
     run_vcpus(session, 400)
@@ -383,8 +345,8 @@ def test_log_of_two_cpus(logged: Any, truth: Truth) -> None:
     assert all(row["ec"] == 0x16 for row in stat["exits"] if row["world"] == "host")
 
 
-def test_log_is_given_back(logged: Any) -> None:
-    machine, session = logged()
+def test_log_is_given_back(boot: Boot) -> None:
+    machine, session = boot()
     session.run("hyp-trace start --source log")
     (file,) = logging_of(machine)
     assert file.endswith("int.log")
@@ -395,10 +357,10 @@ def test_log_is_given_back(logged: Any) -> None:
     assert session.json("hyp-trace stat")["returns"] > 0
 
 
-def test_log_that_exists_goes_on(logged: Any, tmp_path: Path) -> None:
+def test_log_that_exists_goes_on(boot: Boot, tmp_path: Path) -> None:
     """QEMU's own log file gets the exceptions as well, and then no more; what was in it stays."""
     own = tmp_path / "own.log"
-    _, session = logged("-d", "int", "-D", str(own))
+    _, session = boot("-d", "int", "-D", str(own))
     before = log_counts(own)
     session.run("hyp-trace start --source log")
     run_vcpus(session, 50)
@@ -419,17 +381,17 @@ def test_log_that_exists_goes_on(logged: Any, tmp_path: Path) -> None:
     ],
 )
 def test_log_that_cannot_be_given_back(
-    logged: Any, tmp_path: Path, options: tuple[str, ...], said: str
+    boot: Boot, tmp_path: Path, options: tuple[str, ...], said: str
 ) -> None:
-    _, session = logged(*(option.replace("FOLDER", str(tmp_path)) for option in options))
+    _, session = boot(*(option.replace("FOLDER", str(tmp_path)) for option in options))
     with pytest.raises(CommandError, match=said):
         session.run("hyp-trace start --source log")
     assert not session.json("hyp-trace status")["running"]
 
 
-def test_detach_stops_the_log(logged: Any, tmp_path: Path) -> None:
+def test_detach_stops_the_log(boot: Boot, tmp_path: Path) -> None:
     own = tmp_path / "own.log"
-    machine, session = logged("-D", str(own))
+    machine, session = boot("-D", str(own))
     session.run("hyp-trace start --source log")
     run_vcpus(session, 5)
     session.run("detach")
@@ -442,8 +404,8 @@ def test_detach_stops_the_log(logged: Any, tmp_path: Path) -> None:
     assert own.stat().st_size == size
 
 
-def test_death_of_qemu_keeps_the_log(logged: Any) -> None:
-    machine, session = logged()
+def test_death_of_qemu_keeps_the_log(boot: Boot) -> None:
+    machine, session = boot()
     session.run("hyp-trace start --source log")
     run_vcpus(session, 5)
     machine.process.kill()
@@ -455,9 +417,9 @@ def test_death_of_qemu_keeps_the_log(logged: Any) -> None:
     assert session.json("hyp-trace stat")["exceptions"] >= 10
 
 
-def test_end_of_gdb_stops_the_log(logged: Any, tmp_path: Path) -> None:
+def test_end_of_gdb_stops_the_log(boot: Boot, tmp_path: Path) -> None:
     own = tmp_path / "own.log"
-    machine, session = logged("-D", str(own))
+    machine, session = boot("-D", str(own))
     session.run("hyp-trace start --source log")
     run_vcpus(session, 5)
     with contextlib.suppress(RuntimeError):

@@ -4,28 +4,39 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pexpect  # type: ignore[import-untyped]
 import pytest
-from live.conftest import GDBINIT, Attach, demo_arguments
+from live.conftest import GDBINIT, Attach, Boot, demo_arguments
 from live.test_trace import log_counts, logging_of, run_vcpus
 from support import qemu
 from support.gdb_session import CommandError, GdbSession
 
+_PATIENCE = 60
+"""Seconds to wait for what a machine under emulation does at once when it has a processor for itself."""
+
+_INTERRUPT_WHEN_READ = f"""
+import threading, time, gdb
+seen = []
+def watch():
+    end = time.monotonic() + {_PATIENCE}
+    while not recording.statistics.exceptions and time.monotonic() < end:
+        time.sleep(0.05)
+    seen.append(recording.statistics.exceptions)
+    gdb.post_event(lambda: gdb.execute('interrupt'))
+threading.Thread(target=watch).start()
+"""
+
 
 @pytest.fixture
-def logged(attach: Attach, demo: Path, tmp_path: Path) -> Iterator[tuple[qemu.Machine, GdbSession, Path]]:
+def logged(boot: Boot, tmp_path: Path) -> tuple[qemu.Machine, GdbSession, Path]:
     """A demo that logs to a file of its own, recorded from where the host is about to run a vCPU."""
     own = tmp_path / "own.log"
-    with qemu.machine(tmp_path, [*demo_arguments(demo), "-D", str(own)]) as machine:
-        session = attach(machine)
-        session.run("tbreak hyp_vcpu_run")
-        session.run("continue")
-        session.run("hyp-trace start --source log")
-        yield machine, session, own
+    machine, session = boot("-D", str(own))
+    session.run("hyp-trace start --source log")
+    return machine, session, own
 
 
 def test_follow_for_a_time(logged: Any) -> None:
@@ -90,41 +101,35 @@ def test_ctrl_c(gdb_program: str, demo: Path, tmp_path: Path) -> None:
 
 
 def test_log_is_read_while_the_machine_runs(logged: Any) -> None:
-    """Without a stop or a question, what was logged is in memory after a while; GDB only waits."""
+    """Without a stop or a question, what was logged gets into memory; GDB only waits."""
     _, session, own = logged
     session.run("python import gdbhyp.plugin.trace_log as log; log._UNREAD = 1000")
     session.run("python recording = __import__('gdbhyp.plugin.trace').plugin.trace.tracer()._recording")
     session.run("tbreak *0x10")
-    session.run("python import threading, gdb")
-    session.run("python seen = []")
-    session.run(
-        "python threading.Timer(1.5, lambda: (seen.append(recording.statistics.exceptions), "
-        "gdb.post_event(lambda: gdb.execute('interrupt')))).start()"
-    )
+    session.run(f"python exec({_INTERRUPT_WHEN_READ!r})")
     session.run("continue")
     assert session.python("seen[0]") > 0
     session.run("hyp-trace stop")
     assert session.json("hyp-trace stat")["exceptions"] == log_counts(own)["exceptions"]
 
 
-def test_own_log_takes_no_disk_space(attach: Attach, demo: Path, tmp_path: Path) -> None:
+def test_own_log_takes_no_disk_space(boot: Boot) -> None:
     """What was read of a file of ours is given back to the disk while QEMU goes on writing."""
-    with qemu.machine(tmp_path, demo_arguments(demo)) as machine:
-        session = attach(machine)
-        session.run("tbreak hyp_vcpu_run")
-        session.run("continue")
-        session.run("hyp-trace start --source log")
+    machine, session = boot()
+    session.run("hyp-trace start --source log")
+    (file,) = logging_of(machine)
+    for _ in range(_PATIENCE):
         session.run("hyp-trace follow --interval 0.2 --seconds 1")
-        (file,) = logging_of(machine)
-        status = os.stat(file)
-        assert status.st_size > 100_000
-        assert status.st_blocks * 512 < status.st_size // 2
-        before = session.json("hyp-trace stat")["exceptions"]
-        run_vcpus(session, 60)
-        session.run("hyp-trace stop")
-        stat = session.json("hyp-trace stat")
-        assert stat["exceptions"] >= before + 100
-        assert stat["dropped"] == stat["contradictions"] == 0
+        if os.stat(file).st_size > 100_000:
+            break
+    status = os.stat(file)
+    assert status.st_blocks * 512 < status.st_size // 2
+    before = session.json("hyp-trace stat")["exceptions"]
+    run_vcpus(session, 60)
+    session.run("hyp-trace stop")
+    stat = session.json("hyp-trace stat")
+    assert stat["exceptions"] >= before + 100
+    assert stat["dropped"] == stat["contradictions"] == 0
 
 
 def test_log_that_is_rotated_goes_on(logged: Any) -> None:
