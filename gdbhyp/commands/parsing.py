@@ -103,6 +103,8 @@ def parse(command: Command, program: str, words: list[str]) -> argparse.Namespac
     """
     prepared = _prepare(command, program)
     options, positionals = _separate(words, prepared.taking)
+    if program.startswith("hyp-") and "--help" in options:
+        raise UsageError(f"GDB's own 'help {program.split()[0]}' shows the arguments, and examples")
     parsed = prepared.parser.parse_args([*options, *(["--", *positionals] if positionals else [])])
     for name in prepared.rest:
         setattr(parsed, name, " ".join(getattr(parsed, name) or []))

@@ -109,6 +109,12 @@ def test_what_excludes_each_other(line: str) -> None:
         shown(line)
 
 
+@pytest.mark.parametrize("line", ["--help", "$sp --help", "--ttbr 8 --help"])
+def test_help_is_gdbs(line: str) -> None:
+    with pytest.raises(UsageError, match="^GDB's own 'help hyp-walk' shows"):
+        parsed(line)
+
+
 def test_a_commands_own_output_is_its_own() -> None:
     export = replace(WALK, arguments=(*WALK.arguments, Argument(("-o", "--output"), "the file", "path")))
     assert shown("1 --output x", export) == Presentation("text", False, None)
