@@ -96,7 +96,8 @@ def _headline(report: StatReport) -> str:
 def _storm(storm: StormRow) -> str:
     where = f"{_world(storm.world, storm.vmid)} on CPU {storm.cpu} at VA {storm.pc:#x}"
     rate = "" if storm.per_second is None else f", {storm.per_second:,.0f} a second"
-    times = f"{storm.faults} times in {storm.runs} runs, {storm.longest} in a row{rate}"
+    runs = f"{storm.runs} run{'' if storm.runs == 1 else 's'}"
+    times = f"{storm.faults} times in {runs}, {storm.longest} in a row{rate}"
     return f"{where} faults on VA {storm.far:#x} without progress: {times} (ESR_EL2 = {storm.esr:#x})"
 
 
