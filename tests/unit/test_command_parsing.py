@@ -111,7 +111,7 @@ def test_what_excludes_each_other(line: str) -> None:
 
 @pytest.mark.parametrize("line", ["--help", "$sp --help", "--ttbr 8 --help"])
 def test_help_is_gdbs(line: str) -> None:
-    with pytest.raises(UsageError, match="^GDB's own 'help hyp-walk' shows"):
+    with pytest.raises(UsageError, match=r"^GDB's own 'help hyp-walk' shows"):
         parsed(line)
 
 
