@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import re
 import shlex
 from collections.abc import Iterable, Mapping
@@ -15,6 +14,8 @@ from gdbhyp.errors import UsageError
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return `` (did you mean NAME?)`` for the nearest of ``known``, whatever its case; "" if none is near."""
+    import difflib  # takes a while, and most words are spelled right
+
     spelled = {name.lower(): name for name in known}
     close = difflib.get_close_matches(word.lower(), spelled, 1)
     return f" (did you mean {spelled[close[0]]}?)" if close else ""
