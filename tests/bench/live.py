@@ -39,25 +39,28 @@ def timed(command, rounds, fresh):
         gdb.execute(command, to_string=True)
         times.append(1e3 * (time.perf_counter() - start))
     return times
-def replayed(packets, rounds):
+def beside(command, rounds, floor):
+    times = [(timed(command, 1, True)[0], floor()) for _ in range(rounds)]
+    return [list(column) for column in zip(*times)]
+def beside_packets(command, rounds, packets):
     send = gdb.selected_inferior().connection.send_packet
-    times = []
-    for _ in range(rounds):
+    def floor():
         start = time.perf_counter()
         for packet in packets:
             send(packet)
-        times.append(1e3 * (time.perf_counter() - start))
-    return times
-def preads(path, start, reads, rounds):
+        return 1e3 * (time.perf_counter() - start)
+    return beside(command, rounds, floor)
+def beside_preads(command, rounds, path, offset, reads):
     descriptor = os.open(path, os.O_RDONLY)
-    times = []
-    for _ in range(rounds):
-        begin = time.perf_counter()
+    def floor():
+        start = time.perf_counter()
         for address, size in reads:
-            os.pread(descriptor, size, address + start)
-        times.append(1e3 * (time.perf_counter() - begin))
-    os.close(descriptor)
-    return times
+            os.pread(descriptor, size, address + offset)
+        return 1e3 * (time.perf_counter() - start)
+    try:
+        return beside(command, rounds, floor)
+    finally:
+        os.close(descriptor)
 def host_address(address):
     return int(re.search("is 0x([0-9a-f]+)", gdb.execute("monitor gpa2hva %#x" % address, to_string=True))[1], 16)
 """
@@ -99,9 +102,10 @@ def asked(session: GdbSession, line: Proxy, command: str) -> Asked:
     session.run("set hyp memory stub")
     session.run(command)  # what is asked once a connection is no part of a command
     session.run("maintenance flush register-cache")
-    line.requests, line.traffic = [], 0
+    del line.requests[:]
+    line.traffic = 0
     session.run(command)
-    return Asked(line.requests, line.traffic)
+    return Asked(tuple(line.requests), line.traffic)
 
 
 class Live:
@@ -116,18 +120,15 @@ class Live:
         self._files = files
         session.run("set hyp memory stub")
 
-    def times(self, command: str, *, fresh: bool = True) -> list[float]:
-        """Return the milliseconds of each round; with ``fresh`` GDB has to ask for the registers again."""
-        found: list[float] = self.session.python(f"timed({command!r}, {self.rounds}, {fresh})")
-        return found
-
     def by_stub(self, name: str, command: str, costs: Asked, wanted: float | None, ratio: float = 0) -> Row:
-        """Measure a command by the stub; its floor is sending the same packets.
+        """Measure a command by the stub; its floor, taken in turn with it, is sending the same packets.
 
         What is wanted is a time, or with ``ratio`` so many times the floor.
         """
-        times = self.times(command)
-        floor = statistics.median(self.session.python(f"replayed({list(costs.requests)!r}, {self.rounds})"))
+        question = f"beside_packets({command!r}, {self.rounds}, {list(costs.requests)!r})"
+        self.session.run(command)  # what is imported for the first answer is no part of those that follow
+        times, floors = self.session.python(question)
+        floor = statistics.median(floors)
         registers, reads = costs.registers, len(costs.reads)
         other = len(costs.requests) - registers - reads
         bound = ratio * floor if ratio else wanted
@@ -142,9 +143,9 @@ class Live:
             answer = self.session.run("hyp-status -v --json")
             said = json.loads(answer[answer.index("{") :])["memory"]
             assert not said.startswith("by the stub"), said
-            times = self.times(command)
-            path, start = self._files[way]
-            floors = self.session.python(f"preads({str(path)!r}, {start}, {costs.tables}, {self.rounds})")
+            path, offset = self._files[way]
+            question = f"beside_preads({command!r}, {self.rounds}, {str(path)!r}, {offset}, {costs.tables})"
+            times, floors = self.session.python(question)
             median, floor = statistics.median(times), statistics.median(floors)
             yield Row(f"{name}, by {way}", median, MS, wanted, floor, least=min(times))
         self.session.run("set hyp memory stub")
@@ -231,7 +232,7 @@ def cached(bench: Live, name: str) -> Row:
     command = "hyp-walk --regime EL1 $ELR_EL2"
     for _ in range(3):
         bench.session.run(command)
-    times = bench.times(command, fresh=False)
+    times = bench.session.python(f"timed({command!r}, {bench.rounds}, False)")
     bench.session.run("set hyp memory stub")
     return Row(f"{name}: both stages, cached", statistics.median(times), MS, 1, least=min(times))
 
