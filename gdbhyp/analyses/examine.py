@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from gdbhyp.analyses.walk import machine_for, regime_of
+from gdbhyp.analyses.walk import assumed_regime, machine_for, regime_of
 from gdbhyp.arch.examine import Format, string_text, unit_text
 from gdbhyp.arch.regimes import Regime
 from gdbhyp.arch.spaces import Address
@@ -64,7 +64,8 @@ def examine(stop: Stop, question: Question, disassemble: Disassemble) -> Examine
     regime = (question.regime or regime_of(stop)) if question.space == "VA" else None
     memory = _memory(stop, question.space, regime)
     rows: list[Row] = []
-    problems = []
+    assumed = assumed_regime(stop) if question.space == "VA" and question.regime is None else None
+    problems = [assumed] if assumed else []
     try:
         rows.extend(_rows(memory, question, disassemble))
     except _Cut as cut:

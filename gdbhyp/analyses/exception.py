@@ -46,6 +46,12 @@ def _needs_walk(abort: Abort | None) -> bool:
     )
 
 
+def _from_guest(stop: Stop) -> bool | None:
+    """Return whether a guest was interrupted, None where that is not known."""
+    world = interrupted_world(stop)
+    return None if world == "unknown" else world == "guest"
+
+
 def context_of(stop: Stop, el: int = 2) -> SyndromeContext:
     """Return what the CPU's registers add to ESR_EL<el>.
 
@@ -59,6 +65,6 @@ def context_of(stop: Stop, el: int = 2) -> SyndromeContext:
         elr=stop.optional(f"ELR_EL{el}"),
         spsr=stop.optional(f"SPSR_EL{el}"),
         registers=(lambda number: stop.optional(f"X{number}")) if entry else None,
-        guest=interrupted_world(stop) == "guest" if entry and el == 2 else None,
+        guest=_from_guest(stop) if entry and el == 2 else None,
         host_call=namer(stop) if entry and el == 2 else None,
     )

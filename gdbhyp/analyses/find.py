@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from gdbhyp.analyses.reach import reach_of
 from gdbhyp.analyses.trees import Tree
+from gdbhyp.analyses.walk import machine_for
 from gdbhyp.arch.permissions import words
 from gdbhyp.arch.regimes import Regime
 from gdbhyp.arch.spaces import PA, Address
@@ -122,7 +123,7 @@ def resolve(stop: Stop, address: int, regime: Regime, stages: str, what: str) ->
 
     :raises GdbhypError: if it is not mapped, with the fault.
     """
-    found = translate(stop.machine, address, regime, stages=stages)
+    found = translate(machine_for(stop.machine, regime, stages), address, regime, stages=stages)
     if found.output is None or found.output_space != "PA":
         why = found.fault.text if found.fault is not None else "stage 2 is not known"
         raise GdbhypError(f"{what} leads to no physical address: {why}")

@@ -202,7 +202,7 @@ def _report(
 
 def _vmid(stop: Stop) -> int | None:
     vttbr = stop.register("VTTBR_EL2")
-    return vmid_of(vttbr, stop.optional("VTCR_EL2") or 0) if vttbr else None
+    return vmid_of(vttbr, stop.optional("VTCR_EL2")) if vttbr else None
 
 
 def _stage2_walk(stop: Stop, finding: _Finding) -> WalkReport | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from gdbhyp.analyses.walk import NO_ROOTS, Roots, machine_for, mair_name, regime_of
+from gdbhyp.analyses.walk import NO_ROOTS, Roots, assumed_regime, machine_for, mair_name, regime_of
 from gdbhyp.arch.regimes import Regime
 from gdbhyp.arch.spaces import Address
 from gdbhyp.engine.map import Budget, MappedRange, Problem, Shape, map_both, map_stage
@@ -152,7 +152,9 @@ def map_tables(stop: Stop, question: Question) -> MapReport:
     else:
         found = map_stage(machine, regime, int(stages), start=start, end=end, budget=budget)
     typeless = stages != "2" and bool(machine.missing([mair_name(regime)]))
-    problems = [f"{mair_name(regime)} is not known, so memory types are not"] if typeless else []
+    assumed = assumed_regime(stop) if question.regime is None and question.stages != "2" else None
+    problems = [assumed] if assumed else []
+    problems += [f"{mair_name(regime)} is not known, so memory types are not"] if typeless else []
     return MapReport(regime, stages, _rows(found, question.wanted, problems, _Template(typeless)), problems)
 
 

@@ -84,7 +84,7 @@ def _known(stop: Stop, name: str) -> str:
 
 
 def _field(stop: Stop, register: str, name: str) -> str:
-    e2h = Hcr(stop.optional("HCR_EL2") or 0).e2h
+    e2h = Hcr(stop.register("HCR_EL2")).e2h
     view = describe(register, stop.register(register), e2h=e2h, verbose=True)
     field = field_named(register, view.fields, name)
     value = str(field.value) if field.value < 10 else f"{field.value:#x}"

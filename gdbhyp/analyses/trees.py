@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, cast
 
+from gdbhyp.analyses.walk import machine_for
 from gdbhyp.analyses.world import at_exception_entry, interrupted_world
 from gdbhyp.arch.controls import FWB
 from gdbhyp.arch.features import FWB as FWB_FEATURE
@@ -193,15 +194,26 @@ def _possible(
 ) -> Iterator[Tree]:
     """Yield the trees of a CPU; what stands in the way goes to ``problems``."""
     try:
-        yield from _of_cpu(cpu, hypervisor, vhe, numbers)
+        for trees in _of_cpu(cpu, hypervisor, vhe, numbers):
+            yield from _known(cpu, trees, problems)
     except GdbhypError as error:
         problems.append(f"CPU {cpu.cpu}: its translation tables were not looked at: {error}")
 
 
-def _of_cpu(cpu: Stop, hypervisor: Identity, vhe: bool, numbers: Mapping[int, int]) -> Iterator[Tree]:
+def _known(cpu: Stop, trees: Iterator[Tree], problems: list[str]) -> Iterator[Tree]:
+    """Yield trees that the registers lead to; what one tree lacks, another one may not need."""
+    try:
+        yield from trees
+    except GdbhypError as error:
+        problems.append(f"CPU {cpu.cpu}: a tree of its translation tables was not looked at: {error}")
+
+
+def _of_cpu(
+    cpu: Stop, hypervisor: Identity, vhe: bool, numbers: Mapping[int, int]
+) -> Iterator[Iterator[Tree]]:
     """Yield what a CPU's registers lead to; ``numbers`` are the VMs whose stage 1 is wanted, by root."""
     hcr = Hcr(cpu.register("HCR_EL2"))
-    yield from _stage1("host" if vhe else "hypervisor", None, cpu, Regime.EL20 if hcr.e2h else Regime.EL2)
+    yield _stage1("host" if vhe else "hypervisor", None, cpu, Regime.EL20 if hcr.e2h else Regime.EL2)
     if hcr.tge:
         return
     vttbr = cpu.register("VTTBR_EL2")
@@ -211,11 +223,15 @@ def _of_cpu(cpu: Stop, hypervisor: Identity, vhe: bool, numbers: Mapping[int, in
         if hypervisor.name == "xen":
             return
         if not between:
-            yield from _stage1("host", None, cpu, Regime.EL10)
+            yield _stage1("host", None, cpu, Regime.EL10)
         if hcr.stage2 and vttbr:
-            yield _stage2("host", None, 0, cpu.cpu, cpu.machine)
+            yield _stage2_in_force("host", cpu)
     elif root_of(vttbr) in numbers and not between:
-        yield from _stage1("vm", numbers[root_of(vttbr)], cpu, Regime.EL10)
+        yield _stage1("vm", numbers[root_of(vttbr)], cpu, Regime.EL10)
+
+
+def _stage2_in_force(who: Who, cpu: Stop) -> Iterator[Tree]:
+    yield _stage2(who, None, 0, cpu.cpu, cpu.machine)
 
 
 def _guests(stop: Stop, vm: Vm, problems: list[str]) -> Iterator[Tree]:
@@ -243,7 +259,7 @@ def world_of_el1(cpu: Stop) -> tuple[World, bool]:
     exception has just entered EL2, all of them are still those of whom it interrupted.
     """
     hcr = Hcr(cpu.register("HCR_EL2"))
-    world, _ = world_below(hcr, cpu.register("VTTBR_EL2"), cpu.optional("VTCR_EL2") or 0)
+    world, _ = world_below(hcr, cpu.register("VTTBR_EL2"), cpu.optional("VTCR_EL2"))
     if cpu.optional("CPSR") is None or cpu.el < 2:
         return world, False
     entered = cpu.optional("PC") is not None and at_exception_entry(cpu) and interrupted_world(cpu) == world
@@ -251,16 +267,18 @@ def world_of_el1(cpu: Stop) -> tuple[World, bool]:
 
 
 def _stage2(who: Who, vm: int | None, vmid: int | None, cpu: int, machine: Machine) -> Tree:
+    machine_for(machine, Regime.EL10, "2")
     params = setup(machine.registers.get, Regime.EL10, force_stage2=True).second
     same = params and replace(params, vttbr=0, vmid=0, vm=True)
     return Tree(who, vm, vmid, "2", Regime.EL10, None, cpu, machine, ("2", same))
 
 
 def _stage1(who: Who, vm: int | None, cpu: Stop, regime: Regime) -> Iterator[Tree]:
+    machine_for(cpu.machine, regime, "1")
     own = setup(cpu.machine.registers.get, regime)
     second = own.second if regime is Regime.EL10 and own.second and own.second.vm else None
     stages = "both" if second else "1"
-    vmid = vmid_of(cpu.register("VTTBR_EL2"), cpu.optional("VTCR_EL2") or 0) if who == "vm" else None
+    vmid = vmid_of(cpu.register("VTTBR_EL2"), cpu.optional("VTCR_EL2")) if who == "vm" else None
     for upper in (True, False) if regime.has_unprivileged else (None,):
         first = replace(own.half(bool(upper)), ttbr=0, asid=None)
         if first.epd or (upper and not first.enabled):

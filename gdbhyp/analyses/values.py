@@ -63,7 +63,7 @@ def register(stop: Stop, name: str, field: str | None = None) -> int:
     value = stop.register(name.upper())
     if field is None:
         return value
-    view = describe(name.upper(), value, e2h=Hcr(stop.optional("HCR_EL2") or 0).e2h)
+    view = describe(name.upper(), value, e2h=Hcr(stop.register("HCR_EL2")).e2h)
     return field_named(view.name, view.fields, field).value
 
 

@@ -16,11 +16,15 @@ from gdbhyp.errors import RegisterUnavailable, UsageError
 
 @dataclass(frozen=True)
 class WalkReport(Translation):
-    """A translation with its whole walk; ``verbose`` asks for the stage-2 walks of stage-1 tables in text."""
+    """A translation with its whole walk; ``verbose`` asks for the stage-2 walks of stage-1 tables in text.
+
+    ``assumed`` says what was taken for granted because the target does not show it, None where nothing was.
+    """
 
     kind: ClassVar[str] = "walk"
     csv_rows: ClassVar[str] = "steps"
 
+    assumed: str | None = None
     verbose: bool = field(default=False, metadata={"json": False})
 
 
@@ -75,6 +79,8 @@ def walk(stop: Stop, question: Question) -> WalkReport:
     machine = machine_for(stop.machine, regime, question.stages, question.roots, upper=upper)
     found = translate(machine, question.address, regime, stages=question.stages, access=question.access)
     report = report_of(found, verbose=question.verbose)
+    if question.regime is None and question.stages != "2":
+        report = replace(report, assumed=assumed_regime(stop))
     if found.input_space == "VA" and machine.missing([mair_name(regime)]):
         return replace(report, attributes=None)
     return report
@@ -85,9 +91,17 @@ def regime_of(stop: Stop) -> Regime:
 
     A dump can have CPSR and no system register: then HCR_EL2.E2H, which chooses EL2's regime, is not known.
     """
-    if stop.optional("CPSR") is None or stop.optional("HCR_EL2") is None:
+    if assumed_regime(stop):
         return Regime.EL10
     return current_regime(stop.machine.registers, stop.el)
+
+
+def assumed_regime(stop: Stop) -> str | None:
+    """Return in a sentence why the current regime is taken to be EL1&0, None where the registers say which it is."""
+    missing = stop.machine.missing(("CPSR", "HCR_EL2"))
+    if not missing:
+        return None
+    return f"the target does not show {missing[0]}, so the EL1&0 regime was taken: --regime says another"
 
 
 def machine_for(

@@ -30,7 +30,7 @@ def world_of(stop: Stop) -> tuple[World, str]:
         if hcr.el2_is_host:
             return "host", "EL2 with HCR_EL2.{E2H, TGE} = {1, 1} is a VHE host"
         return "hypervisor", "EL2" + (" inside a VHE world switch (TGE = 0)" if hcr.e2h else "")
-    return world_below(hcr, stop.register("VTTBR_EL2"), stop.optional("VTCR_EL2") or 0)
+    return world_below(hcr, stop.register("VTTBR_EL2"), stop.optional("VTCR_EL2"))
 
 
 def interrupted_world(stop: Stop) -> World:
@@ -41,7 +41,7 @@ def interrupted_world(stop: Stop) -> World:
         return "unknown"
     if not spsr >> 4 & 1 and spsr >> 2 & 3 == 2:
         return "host" if hcr.el2_is_host else "hypervisor"
-    return world_below(hcr, stop.register("VTTBR_EL2"), stop.optional("VTCR_EL2") or 0)[0]
+    return world_below(hcr, stop.register("VTTBR_EL2"), stop.optional("VTCR_EL2"))[0]
 
 
 def is_vector_entry(pc: int, vbar: int | None) -> bool:

@@ -24,12 +24,15 @@ class Hcr:
         return self.e2h and self.tge
 
 
-def vmid_of(vttbr: int, vtcr: int) -> int:
-    """Return VTTBR_EL2.VMID: [63:48], of which [63:56] are RES0 unless VTCR_EL2.VS [19] is set."""
-    return vttbr >> 48 & (0xFFFF if vtcr >> 19 & 1 else 0xFF)
+def vmid_of(vttbr: int, vtcr: int | None) -> int:
+    """Return VTTBR_EL2.VMID: [63:48], of which [63:56] are RES0 unless VTCR_EL2.VS [19] is set.
+
+    Where VTCR_EL2 is not known (None), all of [63:48] count: software that keeps RES0 bits zero means them.
+    """
+    return vttbr >> 48 & (0xFFFF if vtcr is None or vtcr >> 19 & 1 else 0xFF)
 
 
-def world_below(hcr: Hcr, vttbr: int, vtcr: int) -> tuple[World, str]:
+def world_below(hcr: Hcr, vttbr: int, vtcr: int | None) -> tuple[World, str]:
     """Return whose world EL1 and EL0 are with these registers, and the reason in words."""
     if hcr.tge:
         return "host", "HCR_EL2.TGE = 1: EL0 is the host's user space"

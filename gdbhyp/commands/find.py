@@ -57,7 +57,11 @@ def _physical(context: Context, arguments: Namespace, address: int, asked: str) 
     stop = context.stop()
     if arguments.ipa:
         return find.resolve(stop, address, Regime.EL10, "2", asked)
-    regime = roots.regime_option(context, arguments) or walk.regime_of(stop)
+    said = roots.regime_option(context, arguments)
+    regime = said or walk.regime_of(stop)
+    assumed = None if said else walk.assumed_regime(stop)
+    if assumed:
+        context.warn(assumed)
     return find.resolve(stop, address, regime, "both", asked)
 
 

@@ -31,7 +31,7 @@ def _run(context: Context, arguments: Namespace) -> Any:
     chosen = regime or (Regime.EL10 if stages == "2" else walk.regime_of(context.stop()))
     question = walk.Question(
         address,
-        chosen,
+        chosen if inferred else regime,
         stages,
         _access(context, arguments, chosen),
         inferred or given,

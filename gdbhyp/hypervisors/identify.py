@@ -14,7 +14,7 @@ from typing import Literal, cast
 from gdbhyp.arch.regimes import Regime
 from gdbhyp.arch.spaces import PA
 from gdbhyp.engine.stop import Stop
-from gdbhyp.engine.translate import translate
+from gdbhyp.engine.translate import registers_needed, translate
 from gdbhyp.errors import GdbhypError
 from gdbhyp.hypervisors import pkvm
 
@@ -58,18 +58,30 @@ def identify(stop: Stop) -> Identity:
 
 
 def _identify(stop: Stop) -> Identity:
-    hcr, vbar = stop.optional("HCR_EL2") or 0, stop.optional("VBAR_EL2")
-    if not vbar:
+    hcr, vbar = stop.optional("HCR_EL2"), stop.optional("VBAR_EL2")
+    if vbar == 0:
         return Identity("unknown", ("VBAR_EL2 is zero: no hypervisor has set its vectors",))
-    e2h = bool(hcr >> 34 & 1)
+    e2h = bool(hcr is not None and hcr >> 34 & 1)
+    regime = Regime.EL20 if e2h else Regime.EL2
+    missing = "VBAR_EL2" if vbar is None else _missing(stop, regime, vbar)
+    if vbar is None or missing:
+        return Identity("unknown", (f"the vectors cannot be found: the target does not show {missing}",))
     try:
-        found = translate(stop.machine, vbar & ~0x7FF, Regime.EL20 if e2h else Regime.EL2).output
+        found = translate(stop.machine, vbar & ~0x7FF, regime).output
         if found is None:
             return Identity("unknown", (f"VBAR_EL2 = {vbar:#x} is not mapped",))
         code = stop.machine.memory.read(found, _VECTORS_SIZE)
     except GdbhypError as error:
         return Identity("unknown", (f"the vectors cannot be read: {error}",))
     return _by_vectors(stop, PA(found), _words(code), e2h, bool(vbar >> 55 & 1))
+
+
+def _missing(stop: Stop, regime: Regime, address: int) -> str | None:
+    """Return a register that is not shown and without which EL2's ``address`` cannot be translated."""
+    other = "TTBR0_EL2" if regime.has_unprivileged and address >> 55 & 1 else "TTBR1_EL2"
+    # Of what memory type the code is, does not matter.
+    needed = (name for name in registers_needed(regime, "1") if name not in (other, "MAIR_EL2"))
+    return next(iter(stop.machine.missing(needed)), None)
 
 
 def is_xen(stop: Stop) -> bool:

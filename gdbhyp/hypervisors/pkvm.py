@@ -29,10 +29,11 @@ def is_protected(stop: Stop, *, in_host: bool) -> tuple[bool | None, str]:
 
     ``in_host`` says that EL2's vectors are those for the host, whose HCR_EL2 then decides.
     """
-    hcr, vttbr = stop.optional("HCR_EL2") or 0, stop.optional("VTTBR_EL2") or 0
-    if hcr & 1 and vttbr and not _VMID(vttbr):
+    hcr, vttbr, cpsr = (stop.optional(name) for name in ("HCR_EL2", "VTTBR_EL2", "CPSR"))
+    stage2 = hcr is not None and bool(hcr & 1)
+    if stage2 and vttbr and not _VMID(vttbr):
         return True, "stage 2 is on with VMID 0: the host is behind a stage 2 of its own (pKVM)"
-    if in_host and stop.el < 2:
+    if in_host and hcr is not None and not stage2 and cpsr is not None and stop.el < 2:
         return False, "the host runs with stage 2 off: KVM is not protected"
     try:
         marked = any(_SOFTWARE(leaf) in (_SHARED_OWNED, _SHARED_BORROWED) for leaf in _leaves(stop))
@@ -45,7 +46,7 @@ def is_protected(stop: Stop, *, in_host: bool) -> tuple[bool | None, str]:
 
 def _leaves(stop: Stop) -> Iterator[int]:
     """Yield the leaf descriptors of the lower half of EL2's own stage 1."""
-    regime = Regime.EL20 if (stop.optional("HCR_EL2") or 0) >> 34 & 1 else Regime.EL2
+    regime = Regime.EL20 if stop.register("HCR_EL2") >> 34 & 1 else Regime.EL2
     params = setup(stop.machine.registers.get, regime).half(upper=False)
     entries = 1 << (params.levels[0].index_mask.bit_length() - 3)
     tables = [(params.base, entries, params.levels[0].level)]

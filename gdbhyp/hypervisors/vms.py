@@ -137,34 +137,43 @@ def _key(vm: Vm) -> int:
     return vm.vttbr & ~_CNP
 
 
+_ONLY_LOADED = "only VMs that a CPU has loaded are shown"
+# What EL2's own code is found by, and so the hypervisor recognised.
+_OF_EL2 = ("HCR_EL2", "VBAR_EL2", "SCTLR_EL2", "TCR_EL2", "TTBR0_EL2")
+
+
 def _told(stop: Stop) -> VmSearch:
     """Return the VMs that the objects of a Linux host tell of; a dump without registers of EL2 may be one's, too."""
-    name = identify(stop).name
-    is_kvm = name.startswith("kvm-") or name == "pkvm"
+    identity = identify(stop)
+    is_kvm = identity.name.startswith("kvm-") or identity.name == "pkvm"
     if not is_kvm and (stop.origin == "live" or stop.optional("VBAR_EL2") is not None):
-        return VmSearch(())
+        missing = identity.name == "unknown" and stop.machine.missing(_OF_EL2)
+        return VmSearch((), tuple(f"{_ONLY_LOADED}: {why}" for why in identity.evidence if missing))
     from gdbhyp.hypervisors.linux import vms
 
     try:
         return vms.find_vms(stop)
     except GdbhypError as error:
-        problems = (f"only VMs that a CPU has loaded are shown: {error}",) if is_kvm else ()
+        # A dump without any register of EL2 need not be of a hypervisor.
+        expected = is_kvm or len(stop.machine.missing(_OF_EL2)) < len(_OF_EL2)
+        problems = (f"{_ONLY_LOADED}: {error}",) if expected else ()
         return VmSearch((), problems)
 
 
 def loaded_vms(stop: Stop) -> VmSearch:
     """Return the VMs that are in VTTBR_EL2 of some CPU, in the order of their VMIDs."""
-    loaded: dict[tuple[int, int], list[Stop]] = {}
+    loaded: dict[tuple[int, int | None], list[Stop]] = {}
     problems = []
     for cpu in stop.cpus():
         try:
-            vttbr, vtcr = cpu.register("VTTBR_EL2"), cpu.optional("VTCR_EL2") or 0
+            vttbr, vtcr = cpu.register("VTTBR_EL2"), cpu.optional("VTCR_EL2")
         except GdbhypError as error:
             problems.append(f"CPU {cpu.cpu} is left out: {error}")
             continue
         if vmid_of(vttbr, vtcr):
+            problems += _unknown_vcpu(cpu)
             loaded.setdefault((vttbr, vtcr), []).append(cpu)
-    ordered = sorted(loaded.items(), key=lambda item: (vmid_of(*item[0]), item[0]))
+    ordered = sorted(loaded.items(), key=lambda item: (vmid_of(*item[0]), item[0][0]))
     vms = (_loaded_vm(number, *registers, cpus) for number, (registers, cpus) in enumerate(ordered))
     return VmSearch(tuple(vms), tuple(problems))
 
@@ -180,7 +189,15 @@ def root_of(vttbr: int) -> PA:
     return PA(vttbr & _BADDR | (vttbr >> 2 & 0xF) << 48)
 
 
-def _loaded_vm(number: int, vttbr: int, vtcr: int, cpus: list[Stop]) -> Vm:
+def _unknown_vcpu(cpu: Stop) -> list[str]:
+    """Return in a sentence why it cannot be known whether a CPU executes the VM that it has loaded."""
+    missing = cpu.machine.missing(("HCR_EL2", "CPSR", "PC"))
+    if not missing:
+        return []
+    return [f"whether CPU {cpu.cpu} runs its VM is not known: the target does not show {missing[0]}"]
+
+
+def _loaded_vm(number: int, vttbr: int, vtcr: int | None, cpus: list[Stop]) -> Vm:
     where = " and ".join(str(cpu.cpu) for cpu in cpus)
     how = f"in VTTBR_EL2 of CPU{'s' if len(cpus) > 1 else ''} {where}"
     if all(Hcr(cpu.optional("HCR_EL2") or 0).el2_is_host for cpu in cpus):
@@ -195,7 +212,7 @@ def _loaded_vm(number: int, vttbr: int, vtcr: int, cpus: list[Stop]) -> Vm:
         number,
         vmid_of(vttbr, vtcr),
         Word(vttbr),
-        Word(vtcr),
+        None if vtcr is None else Word(vtcr),
         how,
         tuple(vcpus),
         root=root_of(vttbr),
@@ -203,7 +220,7 @@ def _loaded_vm(number: int, vttbr: int, vtcr: int, cpus: list[Stop]) -> Vm:
     )
 
 
-def _runs_guest(cpu: Stop, vttbr: int, vtcr: int) -> bool:
+def _runs_guest(cpu: Stop, vttbr: int, vtcr: int | None) -> bool:
     """Return whether the CPU executes the guest now."""
     if cpu.optional("PC") is None or cpu.optional("CPSR") is None or cpu.el > 1:
         return False

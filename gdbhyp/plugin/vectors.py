@@ -101,7 +101,7 @@ class Hit:
         hcr, vttbr = self.get("HCR_EL2"), self.get("VTTBR_EL2")
         if hcr is None or vttbr is None:
             return Party("unknown")
-        return party_below(hcr, vttbr, self.vtcr or 0)
+        return party_below(hcr, vttbr, self.vtcr)
 
     def walked_ipa(self) -> int | None:
         """Return where stage 1 of the interrupted world leads FAR_EL2, None where it leads nowhere."""

@@ -325,7 +325,7 @@ class Statistics:
             self._returned(event)  # type: ignore[arg-type]
         elif type(event) is Maintained:
             self.maintenance += 1
-            self._tlbis.add((vmid_of(event.vttbr or 0, event.vtcr or 0), event.instruction & ~31))
+            self._tlbis.add((vmid_of(event.vttbr or 0, event.vtcr), event.instruction & ~31))
         elif type(event) is Lost:
             self.dropped += event.missing
             self._times.lost(event.cpu)

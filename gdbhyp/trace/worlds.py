@@ -64,7 +64,7 @@ def is_host_at_el2(hcr: int) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def party_below(hcr: int, vttbr: int, vtcr: int) -> Party:
+def party_below(hcr: int, vttbr: int, vtcr: int | None) -> Party:
     """Return who runs below EL2 with these registers; the rules are those of ``hyp-status``."""
     world, _ = world_below(Hcr(hcr), vttbr, vtcr)
     return Party(world, vmid_of(vttbr, vtcr)) if world == "guest" else HOST
@@ -82,7 +82,7 @@ def party_by_registers(event: Taken) -> Party | None:
         return HOST
     if event.hcr is None or event.vttbr is None:
         return UNKNOWN
-    return party_below(event.hcr, event.vttbr, event.vtcr or 0)
+    return party_below(event.hcr, event.vttbr, event.vtcr)
 
 
 class _Cpu:
@@ -238,7 +238,7 @@ class WorldTracker:
         """Start with what a CPU did: it runs something below EL2, or something that it ran is interrupted."""
         hcr = state.hcr or 0
         self.vhe = self.vhe or is_host_at_el2(hcr)
-        below = GUEST if party_below(hcr, state.vttbr or 0, state.vtcr or 0).world == "guest" else HOST
+        below = GUEST if party_below(hcr, state.vttbr or 0, state.vtcr).world == "guest" else HOST
         cpu = self._cpu(state.cpu)
         cpu.in_el2 = state.el == 2
         cpu.below = cpu.last_party = below
@@ -378,7 +378,7 @@ class WorldTracker:
                 cpu.in_el2, cpu.left, cpu.below = False, event, Party(cast(World, event.world))
             elif event.hcr is not None and event.vttbr is not None:
                 cpu.in_el2, cpu.left = False, event
-                cpu.below = party_below(event.hcr, event.vttbr, event.vtcr or 0)
+                cpu.below = party_below(event.hcr, event.vttbr, event.vtcr)
             else:
                 self._left(cpu, event)
         elif not self.vhe:

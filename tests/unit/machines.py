@@ -163,6 +163,7 @@ class Nvhe(Model):
             "TTBR1_EL1": self.host.ttbr(),
             "HCR_EL2": HCR_HOST,
             "CPSR": EL1H,
+            "PC": 0x8000_0000,
         }
         self.cpus = [self.guest_cpu(0), self.guest_cpu(1), {}]
 
@@ -250,6 +251,7 @@ class Vhe(Model):
             "MAIR_EL1": 0,
             "TTBR0_EL1": 0,
             "TTBR1_EL1": 0,
+            "PC": 0x8000_0000,
         }
         guest = {
             "HCR_EL2": HCR_GUEST | 1 << 34,

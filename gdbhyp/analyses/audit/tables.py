@@ -192,7 +192,7 @@ def _stage2_pair(first: Stop, second: Stop) -> Iterator[tuple[str, str]]:
     if None in values or not all(h.stage2 and not h.tge for h in hcrs):
         return
     one, other = (value or 0 for value in values)
-    ids = [vmid_of(v, c.optional("VTCR_EL2") or 0) for v, c in ((one, first), (other, second))]
+    ids = [vmid_of(v, c.optional("VTCR_EL2")) for v, c in ((one, first), (other, second))]
     if _CNP(one) and _CNP(other) and ids[0] == ids[1] and root_of(one) != root_of(other):
         yield "VTTBR_EL2", f"VMID {ids[0]}"
 

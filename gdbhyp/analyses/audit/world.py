@@ -239,7 +239,7 @@ def tables_of(trees: Sequence[Indexed]) -> Ranges:
 
 def register_evidence(cpu: Stop, name: str, text: str = "") -> Evidence:
     """Return a register of a CPU as evidence; ``text`` says what about it."""
-    value = cpu.optional(name) or 0
+    value = cpu.register(name)
     words = f"CPU {cpu.cpu}: {name} = {value:#x}" + (f", {text}" if text else "")
     return Evidence(words, register=name, value=Word(value), cpu=cpu.cpu)
 

@@ -120,7 +120,11 @@ def _anchor(cpu: Stop, name: str) -> Anchor | None:
 
 
 def _is_guest(cpu: Stop, hcr: Hcr) -> bool:
-    return world_below(hcr, cpu.optional("VTTBR_EL2") or 0, cpu.optional("VTCR_EL2") or 0)[0] == "guest"
+    vttbr = cpu.optional("VTTBR_EL2")
+    if vttbr is None:
+        # Behind a stage 2 of which nobody says whose it is, it may be one.
+        return hcr.stage2 and not hcr.tge
+    return world_below(hcr, vttbr, cpu.optional("VTCR_EL2"))[0] == "guest"
 
 
 def tables(cpus: Sequence[Stop]) -> Iterator[Table]:

@@ -218,7 +218,10 @@ def _vmid(mmu: Object, vtcr: int | None) -> int | None:
         value = mmu.number("vmid.vmid")
     else:
         return None
-    return value & (0xFFFF if (vtcr or 0) & _VTCR_VS else 0xFF) or None
+    if vtcr is None and value & 0xFF00:
+        # The VMID goes on there, or the generation begins there.
+        return None
+    return value & (0xFFFF if vtcr is not None and vtcr & _VTCR_VS else 0xFF) or None
 
 
 @dataclass(frozen=True)

@@ -160,7 +160,7 @@ def in_guest_on(vcpu: Object, root: PA, cpus: Sequence[Stop]) -> Stop | None:
     """
     for cpu in _with_stage2(vcpu, root, cpus):
         hcr, vttbr = Hcr(cpu.optional("HCR_EL2") or 0), cpu.optional("VTTBR_EL2") or 0
-        if world_below(hcr, vttbr, cpu.optional("VTCR_EL2") or 0)[0] != "guest":
+        if world_below(hcr, vttbr, cpu.optional("VTCR_EL2"))[0] != "guest":
             continue
         below = cpu.optional("CPSR") is not None and cpu.el < 2
         if below or (vcpu.signed("cpu") == cpu.cpu and vcpu.number("mode") in _RUNNING):
@@ -169,13 +169,22 @@ def in_guest_on(vcpu: Object, root: PA, cpus: Sequence[Stop]) -> Stop | None:
 
 
 def _with_stage2(vcpu: Object, root: PA, cpus: Sequence[Stop]) -> list[Stop]:
-    """Return the CPUs whose VTTBR_EL2 and VMPIDR_EL2 are the vCPU's."""
+    """Return the CPUs whose VTTBR_EL2 and VMPIDR_EL2 are the vCPU's.
+
+    Where VMPIDR_EL2 is not shown, KVM itself says on which CPU it has loaded the vCPU.
+    """
     found = []
     for cpu in cpus:
         vttbr = cpu.optional("VTTBR_EL2") or 0
-        if root_of(vttbr) == root and vmid_of(vttbr, cpu.optional("VTCR_EL2") or 0):
+        if root_of(vttbr) == root and vmid_of(vttbr, cpu.optional("VTCR_EL2")):
             found.append(cpu)
     if not found:
         return []
     mpidr = system_registers(vcpu).get("MPIDR_EL1")
-    return [cpu for cpu in found if cpu.optional("VMPIDR_EL2") in (mpidr, None)]
+    number = vcpu.signed("cpu")
+
+    def holds(cpu: Stop) -> bool:
+        own = cpu.optional("VMPIDR_EL2")
+        return own == mpidr if own is not None else number == cpu.cpu
+
+    return [cpu for cpu in found if holds(cpu)]

@@ -46,8 +46,10 @@ def host_stage2(kernel: Kernel, cpus: Sequence[Stop]) -> HostStage2 | None:
     where the kernel lists that.
     """
     for cpu in cpus:
-        vttbr, vtcr = cpu.optional("VTTBR_EL2") or 0, cpu.optional("VTCR_EL2") or 0
-        if Hcr(cpu.optional("HCR_EL2") or 0).stage2 and vttbr and not vmid_of(vttbr, vtcr):
+        vttbr, vtcr = cpu.optional("VTTBR_EL2"), cpu.optional("VTCR_EL2")
+        if not vttbr or vtcr is None:
+            continue
+        if Hcr(cpu.optional("HCR_EL2") or 0).stage2 and not vmid_of(vttbr, vtcr):
             return HostStage2(Word(vttbr), Word(vtcr), f"in VTTBR_EL2 of CPU {cpu.cpu}")
     where = kernel.symbol("__kvm_nvhe_host_mmu")
     try:
@@ -152,12 +154,14 @@ def _vcpu(vcpu: Object, stage2: kvm.Stage2, cpus: Sequence[Stop]) -> Vcpu:
 
 def _pc(vcpu: Object, live: Stop | None) -> tuple[int, PcSource]:
     last = vcpu.number("arch.ctxt.regs.pc")
-    if live is None or live.optional("CPSR") is None:
+    pc = None if live is None else live.optional("PC")
+    if live is None or pc is None or live.optional("CPSR") is None:
         return last, "saved"
     if live.el < 2:
-        return live.register("PC"), "live"
+        return pc, "live"
     # VHE switches the stage 2 before ELR_EL2, so there only the vectors prove that ELR_EL2 is the guest's.
-    at_vector = 0 <= live.register("PC") - (live.optional("VBAR_EL2") or 0) < _VECTORS_SIZE
+    vbar = live.optional("VBAR_EL2")
+    at_vector = vbar is not None and 0 <= pc - vbar < _VECTORS_SIZE
     elr = live.optional("ELR_EL2")
     if elr is not None and (at_vector or not Hcr(live.optional("HCR_EL2") or 0).e2h):
         return elr, "ELR_EL2"

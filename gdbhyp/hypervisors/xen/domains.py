@@ -200,7 +200,7 @@ def to_vms(stop: Stop, image: Image) -> tuple[list[Vm], list[str]]:
         if loaded:
             how += f"; loaded in VTTBR_EL2 of CPU {' and '.join(map(str, loaded))}"
         vcpus = tuple(_state(image.memory, cpus, stacks, v, number) for number, v in enumerate(domain.vcpus))
-        vmid = vmid_of(domain.vttbr, vtcr or 0)
+        vmid = vmid_of(domain.vttbr, vtcr)
         vms.append(
             Vm(
                 domain.id,

@@ -18,6 +18,8 @@ def render(report: WalkReport, style: Style) -> Iterator[str]:
     regime = report.regime.value
     stages = {"1": ", stage 1", "2": ", stage 2"}.get(report.stages, "")
     yield style.paint("heading", f"{report.input_space} {report.input:#x} in the {regime} regime{stages}")
+    if report.assumed:
+        yield style.paint("note", f"  {report.assumed}")
     rows = [row for step in report.steps for row in _rows(step, report, style)]
     if rows:
         yield from indented(style.table(rows, _HEADERS))
