@@ -248,7 +248,7 @@ class _SecondStage:
 
         Of less than a table of the final level maps, all that one maps is remembered: the next part is likely there.
         """
-        if self._p is None or high - low >= (span := _final_span(self._p)):
+        if self._p is None or not self._p.levels or high - low >= (span := _final_span(self._p)):
             yield from self._joined(low, high)
             return
         for start in range(low // span * span, high, span):
