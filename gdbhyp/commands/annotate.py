@@ -33,6 +33,7 @@ Knows the kernel log of Linux (Mem abort info, Internal error, SError), KVM's HY
 TF-A's crash dump, Hafnium, QEMU's '-d int', and names such as ESR_EL2: 0x96000045 of other programs, behind any
 prefix. The lines of the log pass through byte for byte as they come; below a syndrome, or below the last line that
 prints registers for it, stand lines that begin with '    => ', so that grep -v '^    => ' gives the log again.
+A terminal is shown control characters of the log as escapes.
 
 A syndrome is decoded with the registers that belong to it. What the architecture does not define for the exception,
 such as HPFAR_EL2 after a BRK, is said to be stale and not used. Linux does not say whose ESR it prints: it is read as

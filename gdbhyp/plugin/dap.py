@@ -62,6 +62,7 @@ def _registers() -> list[tuple[str, Any]]:
     from gdbhyp.analyses.world import world_of
     from gdbhyp.arch.worlds import Hcr
     from gdbhyp.errors import GdbhypError
+    from gdbhyp.escaping import escape
     from gdbhyp.plugin.commands import gdb_errors
     from gdbhyp.plugin.remote import giving_back
     from gdbhyp.plugin.target import live_stop
@@ -78,7 +79,7 @@ def _registers() -> list[tuple[str, Any]]:
     try:
         return giving_back(read)
     except GdbhypError as error:
-        return [("error", _Node(str(error)))]
+        return [("error", _Node(escape(str(error))))]
 
 
 def _register(view: Any) -> _Node:

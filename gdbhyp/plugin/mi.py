@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import gdb
 
 from gdbhyp.errors import GdbhypError
+from gdbhyp.escaping import escape
 
 if TYPE_CHECKING:
     from gdbhyp.commands.declaration import Command
@@ -36,8 +37,6 @@ class MiCommand(gdb.MICommand):
                 giving_back(lambda: answer(self._command, f"-hyp-{self._command.name}", arguments))
             )
         except GdbhypError as error:
-            from gdbhyp.render.style import escape
-
             raise gdb.GdbError(escape(str(error))) from None
 
 
@@ -48,7 +47,7 @@ def _result(report: Any) -> dict[str, Any]:
         return {}
     if getattr(report, "json_lines", False):
         result: dict[str, Any] = {"rows": [_value(json.encode(row)) for row in report.rows]}
-        problems = [str(problem) for problem in getattr(report, "problems", ())]
+        problems = [escape(str(problem)) for problem in getattr(report, "problems", ())]
         return result | ({"problems": problems} if problems else {})
     found: dict[str, Any] = _value(json.encode(report))
     return found
@@ -60,12 +59,12 @@ def _value(value: Any) -> Any:
         known = {key: _value(inner) for key, inner in value.items() if inner is not None}
         if all(_KEY.fullmatch(key) for key in known):
             return known
-        return [{"key": key, "value": inner} for key, inner in known.items()]
+        return [{"key": escape(key), "value": inner} for key, inner in known.items()]
     if isinstance(value, list):
         return [_value(inner) for inner in value if inner is not None]
     if isinstance(value, bool):
         return "true" if value else "false"
-    return str(value)
+    return escape(value) if isinstance(value, str) else str(value)
 
 
 def register(commands: list[Command]) -> None:

@@ -3,7 +3,7 @@
 A report is one line below its heading, a report with rows a line a row. The fields of an inner object are columns of
 their own, ``fault.kind``; what is a list, or has no fixed keys, is JSON in its cell. A report whose class names one of
 its lists as ``csv_rows`` has a line for each entry of it, with what belongs to all entries repeated. Numbers look as
-they do in JSON; what is not known is an empty cell.
+they do in JSON; what is not known is an empty cell. Text that a spreadsheet would compute has an apostrophe before it.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from gdbhyp.errors import UsageError
+from gdbhyp.escaping import csv_text
 from gdbhyp.render import json
-from gdbhyp.render.style import escape
 
 Cell = Callable[[Any], Any]
 
@@ -145,4 +145,4 @@ def _text(value: Any) -> Any:
         return ""
     if isinstance(value, bool | list | dict):
         return standard_json.dumps(value)
-    return escape(value) if isinstance(value, str) else value
+    return csv_text(value) if isinstance(value, str) else value

@@ -2,17 +2,19 @@
 
 A ``binary`` report has ``batches``: lists of pieces, each either bytes that pass through as they are, or a row. A row
 is printed in lines of its own by ``gdbhyp.render.text.<kind>``, or, as JSON, its ``report()`` in one line of its own
-and without the bytes. What a batch brings is flushed before the next one is asked for, so that a live stream is shown
-as it comes.
+and without the bytes. A terminal is shown what would act on it as escapes; a file or a pipe gets the bytes. What a
+batch brings is flushed before the next one is asked for, so that a live stream is shown as it comes.
 """
 
 from __future__ import annotations
 
 import importlib
 import json as standard_json
+import re
 from collections.abc import Iterable
 from typing import IO, Any
 
+from gdbhyp.escaping import escape
 from gdbhyp.render.style import Style
 
 
@@ -44,13 +46,25 @@ def _write_json(batches: Iterable[list[Any]], out: IO[bytes]) -> None:
         out.flush()
 
 
+# Controls but for tabs and ends of lines, and those beyond ASCII in UTF-8: C1, zero width and bidirectional ones.
+_ACTING = re.compile(
+    rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|\xc2[\x80-\x9f]|\xd8\x9c"
+    rb"|\xe2\x80[\x8b-\x8f\xa8-\xae]|\xe2\x81[\xa0-\xaf]|\xef\xbb\xbf"
+)
+
+
+def _visible(piece: bytes) -> bytes:
+    return _ACTING.sub(lambda found: escape(found[0].decode()).encode(), piece)
+
+
 def _write_text(report: Any, out: IO[bytes], style: Style) -> None:
     renderer = importlib.import_module(f"gdbhyp.render.text.{report.kind}")
     ending, unfinished = b"\n", False
+    passed = _visible if out.isatty() else bytes
     for batch in report.batches:
         for piece in batch:
             if isinstance(piece, bytes):
-                out.write(piece)
+                out.write(passed(piece))
                 ending = b"\r\n" if piece.endswith(b"\r\n") else b"\n"
                 unfinished = not piece.endswith(b"\n")
                 continue

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import re
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from gdbhyp.errors import GdbhypError
+from gdbhyp.escaping import escape
+
+__all__ = ["Style", "escape"]
 
 _ROLES = {
     "heading": "bold",
@@ -23,22 +25,6 @@ _ROLES = {
     "dim": "brightblack",
 }
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_UNSAFE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-
-
-def escape(text: str) -> str:
-    """Return ``text`` with control, bidirectional and unassigned characters written as escapes.
-
-    >>> escape("a\\x1b[31mb")
-    'a\\\\x1b[31mb'
-    """
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(c if unicodedata.category(c) not in _UNSAFE else _escaped(c) for c in text)
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
 def _aligned(rows: Sequence[Sequence[str]], head: Sequence[str] = ()) -> Iterator[str]:

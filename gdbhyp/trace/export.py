@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, TextIO
 
+from gdbhyp.escaping import csv_text
 from gdbhyp.files import written_whole
 from gdbhyp.trace import files
 from gdbhyp.trace.events import Event, Taken
@@ -77,7 +78,7 @@ _HEXADECIMAL = frozenset(("pc", "esr", "far", "hpfar", "ipa", "spsr", "vttbr", "
 def _cell(name: str, value: Any) -> Any:
     if value is None:
         return ""
-    return hex(value) if name in _HEXADECIMAL else value
+    return hex(value) if name in _HEXADECIMAL else csv_text(value) if isinstance(value, str) else value
 
 
 def _chrome(file: TextIO, events: Iterable[Event], tracker: WorldTracker, host_calls: HostCalls) -> int:

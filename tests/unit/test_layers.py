@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).resolve().parent.parent.parent / "gdbhyp"
 
 ORDER = {
     "errors": 0,
+    "escaping": 0,
     "files": 1,
     "arch": 1,
     "engine": 2,
