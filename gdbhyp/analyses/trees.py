@@ -20,9 +20,9 @@ from gdbhyp.arch.worlds import Hcr, World, vmid_of, world_below
 from gdbhyp.engine.machine import Machine
 from gdbhyp.engine.map import Budget, MappedRange, Problem, map_both, map_stage
 from gdbhyp.engine.stop import Stop
-from gdbhyp.engine.translate import explicit, with_registers
+from gdbhyp.engine.translate import explicit, registers_needed, with_registers
 from gdbhyp.engine.walk import setup
-from gdbhyp.errors import GdbhypError
+from gdbhyp.errors import GdbhypError, RegisterUnavailable
 from gdbhyp.hypervisors.guest import behind, guest
 from gdbhyp.hypervisors.identify import Identity, identify
 from gdbhyp.hypervisors.vms import HostStage2, Vcpu, Vm, VmSearch, find_vms
@@ -274,14 +274,29 @@ def _stage2(who: Who, vm: int | None, vmid: int | None, cpu: int, machine: Machi
 
 
 def _stage1(who: Who, vm: int | None, cpu: Stop, regime: Regime) -> Iterator[Tree]:
-    machine_for(cpu.machine, regime, "1")
     own = setup(cpu.machine.registers.get, regime)
     second = own.second if regime is Regime.EL10 and own.second and own.second.vm else None
     stages = "both" if second else "1"
     vmid = vmid_of(cpu.register("VTTBR_EL2"), cpu.optional("VTCR_EL2")) if who == "vm" else None
+    lacking: str | None = None
     for upper in (True, False) if regime.has_unprivileged else (None,):
         first = replace(own.half(bool(upper)), ttbr=0, asid=None)
-        if first.epd or (upper and not first.enabled):
+        if first.epd:
+            continue
+        missing = _lacking(cpu, regime, stages, upper)
+        if missing:
+            lacking = lacking or missing
+            continue
+        if upper and not first.enabled:
             continue
         key = (stages, first, second and replace(second, vttbr=0, vmid=0))
         yield Tree(who, vm, vmid, stages, regime, upper, cpu.cpu, cpu.machine, key)
+    if lacking:
+        raise RegisterUnavailable(lacking, "without it, a walk would be a guess")
+
+
+def _lacking(cpu: Stop, regime: Regime, stages: str, upper: bool | None) -> str | None:
+    """Return a register that is not shown and that this range is translated by; the other range has its own root."""
+    other = f"TTBR{int(not upper)}_{'EL1' if regime is Regime.EL10 else 'EL2'}" if upper is not None else None
+    needed = (name for name in registers_needed(regime, stages) if name != other)
+    return next(iter(cpu.machine.missing(needed)), None)

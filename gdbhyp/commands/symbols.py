@@ -73,14 +73,11 @@ def _program(files: SymbolFiles | None, found: Symbols, path: str | None) -> tup
 
 def _written(report: SymbolsReport, contents: bytes, path: str) -> SymbolsReport:
     from dataclasses import replace
-    from pathlib import Path
 
-    from gdbhyp.errors import BadInput
+    from gdbhyp.files import written_whole
 
-    try:
-        Path(path).write_bytes(contents)
-    except OSError as error:
-        raise BadInput(f"cannot write {path}: {error.strerror}") from error
+    with written_whole(path) as file:
+        file.write(contents)
     return replace(report, file=path)
 
 

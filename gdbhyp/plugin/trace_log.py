@@ -76,7 +76,7 @@ class LogSource:
     def _begin(self) -> None:
         said = ""
         if self._folder is not None:
-            said = _monitor(f"logfile {self._path}")
+            said = _monitor(f"logfile {monitor_quoted(self._path)}")
         items = self._options.items
         said += _monitor("log " + (f"{items},int" if items else "int"))
         if not os.path.exists(self._path):
@@ -217,6 +217,16 @@ def _monitor(command: str) -> str:
         return str(gdb.execute(f"monitor {command}", to_string=True))
     except gdb.error as error:
         raise NoTarget(f"the stub has no QEMU monitor ({error}): use --source break") from None
+
+
+def monitor_quoted(path: str) -> str:
+    r"""Return a path as QEMU's monitor takes it: in quotes, with the escapes that it knows.
+
+    >>> monitor_quoted('/tmp/a "b"')
+    '"/tmp/a \\"b\\""'
+    """
+    escaped = path.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n").replace("\r", r"\r")
+    return f'"{escaped}"'
 
 
 def _tell_stub(details: str, command: str) -> bool:

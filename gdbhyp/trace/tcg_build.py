@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -84,5 +85,14 @@ def _place() -> Path:
 
 def _report(path: Path | None) -> PluginReport:
     return PluginReport(
-        str(SOURCE), None if path is None else str(path), None if path is None else f"-plugin {path}"
+        str(SOURCE), None if path is None else str(path), None if path is None else _option(str(path))
     )
+
+
+def _option(path: str) -> str:
+    """Return QEMU's option as a shell is told it; a comma would begin the plugin's own options, unless it is doubled.
+
+    >>> _option("/home/a b/c,d.so")
+    "-plugin '/home/a b/c,,d.so'"
+    """
+    return f"-plugin {shlex.quote(path.replace(',', ',,'))}"

@@ -428,3 +428,21 @@ def test_end_of_gdb_stops_the_log(boot: Boot, tmp_path: Path) -> None:
     size = own.stat().st_size
     assert "running" in machine.command("info status")
     assert own.stat().st_size == size
+
+
+def test_the_log_may_be_in_a_folder_of_any_name(start: Start, truth: Truth, tmp_path: Path) -> None:
+    """QEMU's monitor is told the path: a space, a quote or a new line in it ends neither the word nor the command."""
+    folder = tmp_path / 'a b",c\\d\nquit'
+    folder.mkdir()
+    session = start()
+    session.run(f"python import tempfile; tempfile.tempdir = {str(folder)!r}")
+    before = exits(session, truth)
+    session.run("hyp-trace start --source log")
+    run_vcpus(session, 5)
+    session.run("hyp-trace stop")
+    counted = exits(session, truth) - before
+    assert sum(counted.values()) >= 5
+    # QEMU's log does not name the VM.
+    recorded = guest_rows(json.loads(session.run("hyp-trace stat --json")))
+    assert Counter({(None, ec): count for (_, ec), count in counted.items()}) == recorded
+    assert list(folder.iterdir()) == []

@@ -251,6 +251,7 @@ class Vhe(Model):
             "MAIR_EL1": 0,
             "TTBR0_EL1": 0,
             "TTBR1_EL1": 0,
+            "VBAR_EL2": LINEAR + TEXT,
             "PC": 0x8000_0000,
         }
         guest = {

@@ -7,20 +7,24 @@ program is given hostile names and files. What is printed is lines of printable 
 from __future__ import annotations
 
 import csv
+import importlib
 import io
 import json
 import os
 import re
+import shlex
 import struct
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from unit.asked import ask, questions
 from unit.linuxhost import BASE, DATA, LinuxHost
 from unit.test_honest import FAULT
 
+from gdbhyp import escaping
 from gdbhyp.analyses.annotate import annotate
 from gdbhyp.cli import fleet
 from gdbhyp.cli.main import COMMANDS, main
@@ -31,6 +35,7 @@ from gdbhyp.escaping import csv_text
 from gdbhyp.hypervisors.linux import kernel
 from gdbhyp.render import stream
 from gdbhyp.render.style import Style
+from gdbhyp.trace import tcg_build
 
 COLOUR = "\x1b[31;1;7m"
 HOSTILE = f"{COLOUR}=\x1b]0;t\x07\u202e\u2066\u200b\u200f\x9b1m\r\n</script>"
@@ -240,3 +245,54 @@ def test_a_row_of_a_fleet_is_ascii(tmp_path: Path) -> None:
     row = fleet.ask(["status"], str(tmp_path / "none\u202e\x1b"), 60)
     assert json.dumps(row).isascii()
     assert row["status"] == BadInput.exit_status
+
+
+# ---- paths and commands
+
+
+@pytest.mark.parametrize(
+    ("path", "option"),
+    [
+        ("/a/b.so", "-plugin /a/b.so"),
+        ("/a b/it's.so", "-plugin '/a b/it'\"'\"'s.so'"),
+        ("/a,ring=/etc/x.so", "-plugin /a,,ring=/etc/x.so"),
+        ("/a;reboot\n.so", "-plugin '/a;reboot\n.so'"),
+    ],
+)
+def test_the_plugins_option_is_quoted(path: str, option: str) -> None:
+    assert tcg_build._option(path) == option
+    assert shlex.split(option) == ["-plugin", path.replace(",", ",,")]
+
+
+@pytest.mark.parametrize(
+    ("path", "quoted"),
+    [
+        ("/tmp/x", '"/tmp/x"'),
+        ("/tmp/a b,c", '"/tmp/a b,c"'),
+        ('/tmp/"; quit', r'"/tmp/\"; quit"'),
+        ("/tmp/a\\b\nquit\r", r'"/tmp/a\\b\nquit\r"'),
+    ],
+)
+def test_a_path_is_one_word_of_the_monitor(fake_gdb: ModuleType, path: str, quoted: str) -> None:
+    trace_log = importlib.import_module("gdbhyp.plugin.trace_log")
+    assert trace_log.monitor_quoted(path) == quoted
+
+
+def test_symbols_replace_a_link_and_do_not_follow_it(machine: Stop, tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    (tmp_path / "link").symlink_to(precious)
+    ((symbols, _), *_) = [question for question in ASKED if question[0].name == "symbols"]
+    assert ask(machine, symbols, ("--elf", str(tmp_path / "link"))).error is None
+    assert precious.read_text() == "precious"
+    assert (tmp_path / "link").read_bytes()[:4] == b"\x7fELF"
+
+
+def test_gdbs_safe_path_is_left_alone() -> None:
+    """Nothing of ours widens what GDB loads by itself, or switches it off."""
+    package = Path(escaping.__file__).parent
+    for path in package.rglob("*"):
+        if path.suffix in (".py", ".txt", ".c"):
+            assert not re.search(r"set\s+auto-load|add-auto-load|auto-load\s+(no|off)", path.read_text()), (
+                path
+            )
