@@ -150,13 +150,25 @@ def _connection_key() -> str:
 _ram_of: dict[str, RamMap] = {}
 
 
+_RAM = object()
+
+
 def _ram_map() -> RamMap:
-    """Return the memory ranges of the machine, asked for once a connection; empty if the stub has no monitor."""
+    """Return the memory ranges of the machine; empty if the stub has no monitor.
+
+    They are asked for again when the machine has run, for memory modules come and go. While GDB evaluates a condition,
+    which it may do a hundred times a second, those that were known last have to do.
+    """
     key = _connection_key()
-    if key not in _ram_of:
+    known = _ram_of.get(key)
+    thread = gdb.selected_thread()
+    if known is not None and thread is not None and thread.is_running():
+        return known
+    memo = stop_memo()
+    if known is None or memo.get(_RAM) is not known:
         _ram_of.clear()
-        _ram_of[key] = RamMap(_monitor("info mtree -f"))
-    return _ram_of[key]
+        known = _ram_of[key] = memo[_RAM] = RamMap(_monitor("info mtree -f"))
+    return known
 
 
 _LATE = (
@@ -206,18 +218,19 @@ def _monitor(command: str) -> str:
         return ""
 
 
-_way_of: dict[tuple[str, str], Way] = {}
+_way_of: dict[tuple[object, ...], Way] = {}
 
 
 def _way() -> Way:
-    """Return how physical memory is read, found out once for a connection and what is set."""
+    """Return how physical memory is read, found out once for a connection, its memory, and what is set."""
     wanted = parameters.value(parameters.MEMORY)
-    key = (_connection_key(), wanted)
+    blocks = _ram_map().blocks
+    key = (_connection_key(), wanted, *blocks)
     if key not in _way_of:
         for way in _way_of.values():
             way.close()
         _way_of.clear()
-        way = _way_of[key] = choose(wanted, _ram_map().blocks, _monitor, _connection_key())
+        way = _way_of[key] = choose(wanted, blocks, _monitor, _connection_key())
         if way.memory is None and wanted in parameters.LOCAL_MEMORY:
             _warn(f"physical memory is read {way.sentence}")
     return _way_of[key]
