@@ -48,7 +48,7 @@ def gva2gpa(va: int) -> int | None:
     answer = _monitor(f"gva2gpa {va:#x}").strip()
     if answer == "Unmapped":
         return None
-    found = re.fullmatch(r"gpa: (0x[0-9a-f]+)", answer)
+    found = re.fullmatch(r"gpa: (0|0x[0-9a-f]+)", answer)
     if found is None:
         raise NoTarget(f"the stub's monitor does not know 'gva2gpa' as QEMU's does; it says: {answer[:80]}")
     return int(found[1], 16)
