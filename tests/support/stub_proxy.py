@@ -13,7 +13,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,7 +29,8 @@ def framed(data: bytes) -> bytes:
 class Plan:
     """Which faults to inject: each answer of the stub suffers one of ``kinds`` with probability ``rate``.
 
-    ``kinds`` are "delay", "shorten" (memory that is read), "error" (E22), "nak", "drop" and "close".
+    ``kinds`` are "delay", "shorten" (memory that is read), "error" (E22), "nak", "drop" and "close", and "lose", which
+    is of the request.
     """
 
     kinds: tuple[str, ...]
@@ -56,6 +57,7 @@ class Proxy:
     def __init__(self, path: Path, stub: Path) -> None:
         self.path = path
         self.plan: Plan | None = None
+        self.edit: Callable[[bytes, bytes], bytes] = lambda request, answer: answer
         self.injected: list[tuple[str, bytes]] = []
         self.requests: list[bytes] = []
         self.traffic = 0
@@ -101,6 +103,13 @@ class Proxy:
                 break
         _hang_up(stub)
 
+    def _is_lost(self) -> bool:
+        plan = self.plan
+        lost = plan is not None and "lose" in plan.kinds and plan.fault() is not None
+        if lost:
+            self.injected.append(("lose", self._request))
+        return lost
+
     def _answers(self, stub: socket.socket, gdb: socket.socket) -> None:
         for frame in _frames(stub):
             self.traffic += len(frame)
@@ -113,7 +122,11 @@ class Proxy:
     def _spoilt(self, frame: bytes, gdb: socket.socket) -> bytes | None:
         """Return what GDB gets for an answer, None if it is hung up on."""
         plan, request = self.plan, self._request
-        fault = plan.fault() if plan is not None else None
+        answer = frame[1:-3]
+        edited = self.edit(request, answer)
+        if edited != answer:
+            frame = framed(edited)
+        fault = plan.fault() if plan is not None and plan.kinds != ("lose",) else None
         if plan is None or fault is None or (fault == "shorten" and request[:1] not in b"mx"):
             return frame
         self.injected.append((fault, request))
