@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -290,6 +291,18 @@ def test_no_types() -> None:
     search = find_vms(host.stop())
     assert [vm.vmid for vm in search.vms] == [3]
     assert any("carries no types" in problem for problem in search.problems)
+
+
+def test_dump_without_types_and_registers() -> None:
+    """Where nothing else says that there is KVM, it is still said why no VM is shown."""
+    host = _host(with_types=False)
+    host.memory.pages[IMAGE + 0x4_F000 >> 12] = host.memory.pages[host.host.root >> 12]
+    host.registers, host.cpus = dict(EVERYTHING), [{}]
+    host.ram = ((0x4000_0000, 0x4010_0000), (IMAGE, IMAGE + 0x6_0000), (0x4600_0000, 0x4640_0000))
+    search = find_vms(replace(host.stop(), origin="dump"))
+    assert not search.vms
+    assert any("load its vmlinux" in problem for problem in search.problems)
+    assert search.host.endswith("its structures are not known")
 
 
 def test_dump_without_registers() -> None:

@@ -8,7 +8,7 @@ from gdbhyp.arch.spaces import VA, Word
 from gdbhyp.arch.worlds import Hcr, vmid_of
 from gdbhyp.engine.layouts import NoType
 from gdbhyp.engine.stop import Stop
-from gdbhyp.errors import GdbhypError
+from gdbhyp.errors import BadInput, GdbhypError
 from gdbhyp.hypervisors.linux import kvm, saved, tasks
 from gdbhyp.hypervisors.linux.kernel import Kernel, find_kernel
 from gdbhyp.hypervisors.linux.objects import Object, struct_at
@@ -23,7 +23,7 @@ _IN_GUEST_MODE = 1
 def find_vms(stop: Stop) -> VmSearch:
     """Return the VMs of the host's KVM.
 
-    :raises GdbhypError: if there is no Linux kernel, or it carries no types.
+    :raises GdbhypError: if there is no Linux kernel.
     """
     kernel = find_kernel(stop)
     problems: list[str] = []
@@ -32,11 +32,17 @@ def find_vms(stop: Stop) -> VmSearch:
     vms = [
         vm for number, one in enumerate(found) if (vm := _vm(kernel, number, one, cpus, problems)) is not None
     ]
-    host = (
-        f"{kernel.banner or 'Linux'}, build ID {kernel.build_id or 'not known'}; "
-        f"its structures by {kernel.types.source}"
-    )
-    return VmSearch(tuple(vms), tuple(problems), host, host_stage2(kernel, cpus))
+    return VmSearch(tuple(vms), tuple(problems), _host(kernel), host_stage2(kernel, cpus))
+
+
+def _host(kernel: Kernel) -> str:
+    """Say which kernel it is, and from where its structures are known."""
+    try:
+        structures = f"by {kernel.types.source}"
+    except BadInput:
+        structures = "are not known"
+    banner, build_id = kernel.banner or "Linux", kernel.build_id or "not known"
+    return f"{banner}, build ID {build_id}; its structures {structures}"
 
 
 def host_stage2(kernel: Kernel, cpus: Sequence[Stop]) -> HostStage2 | None:
