@@ -166,8 +166,9 @@ def _ram_map() -> RamMap:
         return known
     memo = stop_memo()
     if known is None or memo.get(_RAM) is not known:
+        known = RamMap(_monitor("info mtree -f"))
         _ram_of.clear()
-        known = _ram_of[key] = memo[_RAM] = RamMap(_monitor("info mtree -f"))
+        _ram_of[key] = memo[_RAM] = known
     return known
 
 
