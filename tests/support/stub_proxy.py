@@ -99,6 +99,8 @@ class Proxy:
             if frame[:1] == b"$":
                 self._request = frame[1:-3]
                 self.requests.append(self._request)
+                if self._is_lost():
+                    continue
             if not _sent(stub, frame):
                 break
         _hang_up(stub)
