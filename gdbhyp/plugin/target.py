@@ -165,11 +165,13 @@ def _ram_map() -> RamMap:
     if known is not None and thread is not None and thread.is_running():
         return known
     memo = stop_memo()
-    if known is None or memo.get(_RAM) is not known:
-        known = RamMap(_monitor("info mtree -f"))
-        _ram_of.clear()
-        _ram_of[key] = memo[_RAM] = known
-    return known
+    seen: RamMap | None = memo.get(_RAM)
+    if seen is not None and seen is known:
+        return seen
+    fresh = RamMap(_monitor("info mtree -f"))
+    _ram_of.clear()
+    _ram_of[key] = memo[_RAM] = fresh
+    return fresh
 
 
 _LATE = (
