@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from gdbhyp.render.progress import Progress
 
 
+_LITERAL = re.compile(r"0[xX][0-9a-fA-F]+|[0-9]+")
 _kept: dict[str, Any] = {}
 
 
@@ -41,6 +43,9 @@ class LiveContext:
         from gdbhyp.plugin.remote import let_gdb_look
 
         let_gdb_look()
+        if _LITERAL.fullmatch(text) and int(text, 16 if "x" in text.lower() else 10) >= 1 << 64:
+            # GDB makes the largest number of it, without a word.
+            raise UsageError(f"'{text}' has more than 64 bits")
         try:
             value = gdb.parse_and_eval(text)
             # A function or an array stands for its address, as it does in C.

@@ -186,6 +186,7 @@ def test_registers_by_field(session: GdbSession, truth: Any) -> None:
         ("hyp-reg NO_SUCH_REGISTER", "no register"),
         ("hyp-at S9 0", "invalid choice"),
         ("hyp-esr 'open", "a quote is not closed"),
+        ("hyp-esr 0x1ffffffffffffffff", "has more than 64 bits"),
     ],
 )
 def test_mistakes_are_one_sentence(session: GdbSession, command: str, sentence: str) -> None:
