@@ -29,7 +29,9 @@ def world_of(stop: Stop) -> tuple[World, str]:
     if stop.el == 2:
         if hcr.el2_is_host:
             return "host", "EL2 with HCR_EL2.{E2H, TGE} = {1, 1} is a VHE host"
-        return "hypervisor", "EL2" + (" inside a VHE world switch (TGE = 0)" if hcr.e2h else "")
+        return "hypervisor", "EL2" + (
+            ", E2H = 1 and TGE = 0: hVHE, or a VHE host in a world switch" if hcr.e2h else ""
+        )
     return world_below(hcr, stop.register("VTTBR_EL2"), stop.optional("VTCR_EL2"))
 
 

@@ -15,6 +15,8 @@ def parse_number(text: str) -> int:
 
     :raises UsageError: if it is none, or has more than 64 bits.
     """
+    if text.startswith("&"):
+        raise UsageError(f"only GDB knows where {text[1:]} is: use the command there, or give the address")
     match = _PASTED.fullmatch(text.strip())
     digits = match[1].replace("_", "") if match else ""
     if not digits:

@@ -70,6 +70,7 @@ def test_values_from_standard_input() -> None:
     [
         (["esr"], "this needs a live target: use the command inside GDB"),
         (["esr", "zz"], "'zz' is not a hexadecimal number"),
+        (["esr", "&vectors"], "only GDB knows where vectors is"),
         (["esr", "--json", "zz"], "'zz' is not a hexadecimal number"),
         (["esr", "0x10000000000000000"], "'0x10000000000000000' has more than 64 bits"),
         (["esr", "--el", "4", "0"], "gdbhyp esr: argument --el: invalid choice: '4'"),
