@@ -179,20 +179,24 @@ _LATE = (
     "after 'set remotetimeout 30' if the machine is slow"
 )
 _ASK_DESCRIPTION = "qXfer:features:read:target.xml:0,{:x}"
-_lengths = itertools.cycle(range(1, 61))  # a description is longer than its own heading
+_lengths = itertools.cycle(range(1, 61))
 
 
 def _check_in_step() -> None:
     """Refuse to answer when GDB gave up waiting for an answer that came later, and takes each for the next question's.
 
     Each time another number of bytes of the target's description is asked for, by which the answer is known: "m" and
-    so many of them. A stub that has no description answers with nothing.
+    so many of them, or "l" and all of a shorter one. A stub that has no description answers with nothing.
 
     :raises NoTarget: then.
     """
     length = next(_lengths)
     answer = ask(_ASK_DESCRIPTION.format(length))
-    if answer and not (answer.startswith(b"m") and len(answer) == length + 1):
+    if (
+        answer
+        and not answer.startswith(b"l<")
+        and not (answer.startswith(b"m") and len(answer) == length + 1)
+    ):
         raise NoTarget(_LATE)
 
 
