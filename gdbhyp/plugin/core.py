@@ -11,6 +11,7 @@ import gdb
 
 from gdbhyp.engine.stop import Stop
 from gdbhyp.errors import NoTarget
+from gdbhyp.plugin.capture import captured
 from gdbhyp.plugin.types import loaded_types
 from gdbhyp.targets.dump import Dump, open_dump
 
@@ -50,7 +51,7 @@ def _file_name() -> str:
     core = getattr(gdb.selected_inferior(), "corefile", None)
     if core is not None:
         return str(core.filename)
-    match = _FILE.search(gdb.execute("info files", to_string=True))
+    match = _FILE.search(captured("info files"))
     if match is None:
         raise NoTarget("GDB does not say which core file it has opened")
     return match[1]

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import gdb
 
 from gdbhyp.errors import NoTarget
+from gdbhyp.plugin.capture import captured
 from gdbhyp.plugin.remote import LOST, interruptible, is_connected
 
 NAME = "QEMU's gva2gpa"
@@ -22,7 +23,7 @@ def _monitor(line: str) -> str:
     :raises NoTarget: if there is none, or the connection is lost.
     """
     try:
-        return gdb.execute(f"monitor {line}", to_string=True)
+        return captured(f"monitor {line}")
     except gdb.error as error:
         if not is_connected():
             raise NoTarget(LOST) from error

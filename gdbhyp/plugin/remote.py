@@ -11,6 +11,7 @@ from typing import TypeVar
 import gdb
 
 from gdbhyp.errors import MemoryUnavailable, NoTarget
+from gdbhyp.plugin.capture import captured
 from gdbhyp.plugin.host_memory import Block, HostMemory, Way
 
 # QEMU answers E22 to a read of more than half of its 4 KiB packet (gdbstub, MAX_PACKET_LENGTH).
@@ -60,7 +61,7 @@ def ask(packet: str) -> bytes:
     :raises NoTarget: if the connection is lost.
     """
     try:
-        said = gdb.execute(f"maintenance packet {packet}", to_string=True)
+        said = captured(f"maintenance packet {packet}")
     except RuntimeError as error:
         raise NoTarget(LOST) from error
     answer = _RECEIVED.search(said)

@@ -14,6 +14,7 @@ from gdbhyp.engine.machine import Machine, Registers, pstate_of
 from gdbhyp.engine.stop import Stop
 from gdbhyp.errors import NoTarget
 from gdbhyp.plugin import parameters
+from gdbhyp.plugin.capture import captured
 from gdbhyp.plugin.core import core_stop, is_core
 from gdbhyp.plugin.host_memory import Way, choose
 from gdbhyp.plugin.memo import stop_memo
@@ -108,7 +109,7 @@ def _printed(command: str) -> int | None:
     from gdbhyp.commands.register_map import printed_value
 
     try:
-        return printed_value(gdb.execute(f"monitor {command}", to_string=True))
+        return printed_value(captured(f"monitor {command}"))
     except gdb.error as error:
         if not is_connected():
             raise NoTarget(LOST) from error
@@ -218,7 +219,7 @@ def _check_patience(began: float) -> None:
 def _monitor(command: str) -> str:
     """Return what QEMU's monitor answers; nothing if the stub has no monitor."""
     try:
-        return gdb.execute(f"monitor {command}", to_string=True)
+        return captured(f"monitor {command}")
     except gdb.error as error:
         if not is_connected():
             raise NoTarget(LOST) from error
@@ -411,7 +412,7 @@ def _versions() -> dict[str, str]:
     """Return the version of GDB, and of QEMU where there is a monitor to ask."""
     found = {"GDB": gdb.VERSION}
     with contextlib.suppress(gdb.error):
-        said = gdb.execute("monitor info version", to_string=True).split()
+        said = captured("monitor info version").split()
         found |= {"QEMU": said[0]} if said else {}
     return found
 
@@ -432,7 +433,7 @@ def _cpu_of(thread: gdb.InferiorThread) -> int:
 def symbol_at(address: int) -> str | None:
     """Return ``name+offset`` for an address that a loaded symbol file covers."""
     let_gdb_look()
-    text = gdb.execute(f"info symbol {address:#x}", to_string=True)
+    text = captured(f"info symbol {address:#x}")
     if text.startswith("No symbol matches"):
         return None
     return text.split(" in section")[0].strip().replace(" + ", "+")

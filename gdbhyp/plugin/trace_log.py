@@ -21,6 +21,7 @@ from typing import BinaryIO
 import gdb
 
 from gdbhyp.errors import NoTarget
+from gdbhyp.plugin.capture import captured
 from gdbhyp.plugin.trace_drain import Drain, interrupt
 from gdbhyp.plugin.trace_process import LogOptions, log_options, logs_to_regular_file, peer_process
 from gdbhyp.trace.events import Event, Lost
@@ -214,7 +215,7 @@ def _monitor(command: str) -> str:
     :raises NoTarget: if the stub has no monitor.
     """
     try:
-        return str(gdb.execute(f"monitor {command}", to_string=True))
+        return captured(f"monitor {command}")
     except gdb.error as error:
         raise NoTarget(f"the stub has no QEMU monitor ({error}): use --source break") from None
 

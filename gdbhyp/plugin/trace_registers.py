@@ -7,6 +7,7 @@ import struct
 import gdb
 
 from gdbhyp.errors import NoTarget
+from gdbhyp.plugin.capture import captured
 from gdbhyp.plugin.stub_names import stub_names
 
 
@@ -62,7 +63,7 @@ def _packets() -> dict[str, bytes]:
     number of the protocol, behind which the place in the packet of all registers may follow.
     """
     packets = {}
-    for line in gdb.execute("maint print remote-registers", to_string=True).splitlines():
+    for line in captured("maint print remote-registers").splitlines():
         words = line.split()
         if len(words) < 7 or not words[1].isdigit():
             continue

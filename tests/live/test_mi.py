@@ -136,3 +136,10 @@ def test_commands_in_the_console(mi: Mi) -> None:
     console = mi.console("hyp-status")
     assert "EL2" in console
     assert "\x1b" not in console
+
+
+def test_a_hole_is_no_zeros(mi: Mi) -> None:
+    """What QEMU's monitor says comes as MI's records here: where memory is, has to be read from them all the same."""
+    result, payload = mi.ask("-hyp-x --pa /1gx 0x7fff0000")
+    assert result == "error"
+    assert "the machine has no memory there" in str(payload)

@@ -425,3 +425,21 @@ def test_completion(complete: Any, command: Command, text: str, word: str | None
 )
 def test_names_of_registers(name: str, names: tuple[str, ...]) -> None:
     assert stub_names(name) == names
+
+
+@pytest.mark.parametrize(
+    ("said", "text"),
+    [
+        ("* CPU #0: thread_id=1\n", "* CPU #0: thread_id=1\n"),
+        ('@"* CPU #0: thread_id=1\\r\\n"\n', "* CPU #0: thread_id=1\r\n"),
+        (
+            '~"sending: qqemu.PhyMemMode\\n"\n~"received: \\"0\\"\\n"\n',
+            'sending: qqemu.PhyMemMode\nreceived: "0"\n',
+        ),
+        ('~"a\\\\b\\303\\244"\n', "a\\b\xc3\xa4"),
+        ("", ""),
+        ('~"one"\nand more\n', '~"one"\nand more\n'),
+    ],
+)
+def test_what_a_command_said_in_mi(fake_gdb: ModuleType, said: str, text: str) -> None:
+    assert importlib.import_module("gdbhyp.plugin.capture").plain(said) == text

@@ -161,7 +161,7 @@ def _loaded(stop: Stop, vm: Vm, info: CpuInfo, control: Mapping[str, int]) -> Lo
     """
     for cpu in stop.cpus():
         vttbr = cpu.optional("VTTBR_EL2") or 0
-        own = root_of(vttbr) == vm.root and vmid_of(vttbr, cpu.optional("VTCR_EL2") or 0) == vm.vmid
+        own = root_of(vttbr) == vm.root and vmid_of(vttbr, cpu.optional("VTCR_EL2")) == vm.vmid
         if own and info.is_stack_of(cpu) and cpu.optional("VMPIDR_EL2") == control.get("VMPIDR_EL2"):
             return Loaded(cpu, cpu.el < 2)
     return None
