@@ -19,7 +19,7 @@ from support.gdb_session import GdbSession
 
 State = dict[str, Any]
 
-_INSIDE = tools.ROOT / "tests" / "support" / "gdb_witness.py"
+INSIDE = tools.ROOT / "tests" / "support" / "gdb_witness.py"
 _PIECE = 1 << 20
 _RAM = re.compile(r"^ +([0-9a-f]{16})-([0-9a-f]{16}) \(prio -?\d+, ram\)", re.MULTILINE)
 
@@ -33,10 +33,10 @@ class Witness:
     def __init__(self, session: GdbSession, machine: qemu.Machine, folder: Path, work: Path) -> None:
         self.session = session
         self.machine = machine
-        self._folder = folder
         self._work = work
+        self._folder = folder
         self._blocks = [*_blocks(machine)]
-        session.run(f"source {_INSIDE}")
+        session.run(f"source {INSIDE}")
 
     def quick(self) -> State:
         """Return what costs little: the stub's mode, what is selected, and what the monitor speaks of."""
@@ -50,13 +50,7 @@ class Witness:
     def debugger(self) -> State:
         """Return what GDB and the two processes hold."""
         return {
-            # First, for "show" shows the last breakpoint's address, which this leaves in $_.
-            "breakpoints": _breakpoints(self.session),
-            **_settings(self.session),
-            "displays": self.session.run("info display"),
-            "symbol files": self.session.python("symbol_files()"),
-            "Python": self.session.python("python_state()"),
-            "GDB's files": _open_files(self.session.pid),
+            **debugger(self.session),
             "QEMU's files": _open_files(self.machine.process.pid),
             "files": self._files(),
         }
@@ -85,6 +79,19 @@ class Witness:
         return sorted(
             str(path) for path in self._folder.rglob("*") if self._work not in (path, *path.parents)
         )
+
+
+def debugger(session: GdbSession) -> State:
+    """Return what a GDB holds into which gdb_witness.py was sourced."""
+    return {
+        # First, for "show" shows the last breakpoint's address, which this leaves in $_.
+        "breakpoints": _breakpoints(session),
+        **_settings(session),
+        "displays": session.run("info display"),
+        "symbol files": session.python("symbol_files()"),
+        "Python": session.python("python_state()"),
+        "GDB's files": _open_files(session.pid),
+    }
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any], allowed: Iterable[str] = ()) -> State:
