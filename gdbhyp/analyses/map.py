@@ -98,12 +98,20 @@ class Filter:
         )
 
 
+@dataclass
+class Extent:
+    """Whether anything is ``mapped``, and whether anything is ``unknown`` for want of a table."""
+
+    mapped: bool = False
+    unknown: bool = False
+
+
 @dataclass(frozen=True)
 class MapReport:
     """A table as a stream of rows, ascending; ``problems`` fills while the rows are made.
 
     Iterate ``rows`` once. What is missing from them, because a table cannot be read, a descriptor is reserved, or
-    somebody pressed Ctrl-C, is in ``problems`` as sentences afterwards.
+    somebody pressed Ctrl-C, is in ``problems`` as sentences afterwards; ``extent`` fills as well.
     """
 
     kind: ClassVar[str] = "map"
@@ -113,6 +121,12 @@ class MapReport:
     stages: str
     rows: Iterator[MapRow]
     problems: list[str] = field(default_factory=list)
+    extent: Extent = field(default_factory=Extent, metadata={"json": False})
+
+    @property
+    def exit_status(self) -> int:
+        """1 where nothing is known of what the table maps: no rows do not mean then that it maps nothing."""
+        return int(self.extent.unknown and not self.extent.mapped)
 
 
 @dataclass(frozen=True)
@@ -155,7 +169,9 @@ def map_tables(stop: Stop, question: Question) -> MapReport:
     assumed = assumed_regime(stop) if question.regime is None and question.stages != "2" else None
     problems = [assumed] if assumed else []
     problems += [f"{mair_name(regime)} is not known, so memory types are not"] if typeless else []
-    return MapReport(regime, stages, _rows(found, question.wanted, problems, _Template(typeless)), problems)
+    extent = Extent()
+    rows = _rows(_watched(found, extent), question.wanted, problems, _Template(typeless))
+    return MapReport(regime, stages, rows, problems, extent)
 
 
 def _limits(question: Question) -> tuple[int | None, int | None]:
@@ -170,6 +186,18 @@ def _limits(question: Question) -> tuple[int | None, int | None]:
 
 def _stage2_on(stop: Stop) -> bool:
     return bool((stop.optional("HCR_EL2") or 0) & 1)
+
+
+def _watched(found: Iterator[MappedRange | Problem], extent: Extent) -> Iterator[MappedRange | Problem]:
+    """Yield what is found up to the first range while looking at what it is, then the rest as it comes."""
+    for item in found:
+        if isinstance(item, MappedRange):
+            extent.mapped = True
+            yield item
+            break
+        extent.unknown |= item.kind in ("unreadable", "budget")
+        yield item
+    yield from found
 
 
 def _rows(

@@ -117,6 +117,16 @@ def test_a_missing_table_is_said_and_the_rest_is_there(
     assert "0x80200000 to 0x80400000 is not known: table not readable" in errors
 
 
+@pytest.mark.parametrize(("root", "status"), [(ROOT, 0), (BASE - 0x10_0000, 1)])
+def test_a_root_that_is_not_there_is_no_empty_map(
+    flat: str, root: int, status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--stage2", "--vttbr", hex(root), "--vtcr", hex(VTCR), "--range", "0+0x80000000", "--json")
+    found, rows, errors = run(capsys, "map", flat, *words)
+    assert (found, rows) == (status, [])
+    assert bool(errors) == bool(status)
+
+
 def test_tables_that_point_to_themselves_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """All entries of the root but one are the root: without a budget, hundreds of thousands of tables unfold."""
     path = tmp_path / "loop.img"
@@ -140,7 +150,8 @@ def test_explicit_stage1_without_mair_has_no_memory_type(
     assert [(row["start"], row["end"], row["pa"]) for row in rows] == [("0x0", "0x40000000", "0x80000000")]
     assert rows[0]["memory"] == "unknown"
     assert "MAIR_EL1" in errors
-    _, rows, errors = run(capsys, *words, "--reg", "MAIR_EL1=0xff")
+    assert "the EL1&0 regime was taken" in errors
+    _, rows, errors = run(capsys, *words, "--regime", "EL1", "--reg", "MAIR_EL1=0xff")
     assert rows[0]["memory"].startswith("Normal Write-Back")
     assert errors == ""
 

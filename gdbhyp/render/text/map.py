@@ -36,7 +36,7 @@ def render(report: MapReport, style: Style) -> Iterator[str]:
         for row in rows:
             sizes[row.memory] += row.size
     total = ", ".join(f"{size_text(size)} {memory}" for memory, size in sizes.most_common())
-    yield f"{count} ranges{': ' + total if total else ''}"
+    yield f"{count} range{'' if count == 1 else 's'}{': ' + total if total else ''}"
     yield from (style.paint("bad", problem) for problem in report.problems)
 
 
