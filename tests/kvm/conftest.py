@@ -75,7 +75,8 @@ def _runs_while_asked(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _attached(rig: Rig, folder: Path, *, plugin: bool) -> Iterator[Debugger]:
+def attach_to(rig: Rig, folder: Path, *, plugin: bool) -> Iterator[Debugger]:
+    """A GDB at a rig, with the plugin or without; all CPUs are stopped, somewhere."""
     with GdbSession(tools.gdb_multiarch(), folder) as session:
         session.run("set architecture aarch64")
         if plugin:
@@ -92,19 +93,19 @@ def _attached(rig: Rig, folder: Path, *, plugin: bool) -> Iterator[Debugger]:
 @pytest.fixture
 def debugger(rig: Rig, tmp_path: Path) -> Iterator[Debugger]:
     """A GDB attached to the rig, without the plugin: all CPUs are stopped, somewhere."""
-    with _attached(rig, tmp_path, plugin=False) as attached:
+    with attach_to(rig, tmp_path, plugin=False) as attached:
         yield attached
 
 
 @pytest.fixture
 def hyp(rig: Rig, tmp_path: Path) -> Iterator[Debugger]:
     """The same with the plugin."""
-    with _attached(rig, tmp_path, plugin=True) as attached:
+    with attach_to(rig, tmp_path, plugin=True) as attached:
         yield attached
 
 
 @pytest.fixture
 def xen_hyp(xen: Rig, tmp_path: Path) -> Iterator[Debugger]:
     """A GDB with the plugin, attached to Xen."""
-    with _attached(xen, tmp_path, plugin=True) as attached:
+    with attach_to(xen, tmp_path, plugin=True) as attached:
         yield attached

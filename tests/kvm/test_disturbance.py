@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from support.undisturbed import LONG, MOVES, Trial, every_name, seeded
+import pytest
+from support.undisturbed import LONG, MOVES, Trial, each_part_once, every_name, seeded
 from support.witness import Witness
 
+from kvm.conftest import OPTIONS, attach_to
 from kvm.debugger import Debugger
+from kvm.rig import NVHE, boot
 
 
 def _trial(debugger: Debugger, folder: Path) -> Trial:
@@ -16,7 +19,7 @@ def _trial(debugger: Debugger, folder: Path) -> Trial:
     for line in ("set style enabled off", "set width 100", "display/x $pc", "info registers HCR_EL2"):
         session.run(line)
     work = folder / "work"
-    work.mkdir()
+    work.mkdir(parents=True)
     return Trial(Witness(session, debugger.rig.machine, folder, work), work, limit=1.5)
 
 
@@ -38,3 +41,24 @@ def test_xen(xen_hyp: Debugger, tmp_path: Path) -> None:
     trial = _trial(xen_hyp, tmp_path)
     _ask(trial)
     assert {*every_name()} - trial.answered == {*MOVES, "hyp-vcpu"}, "Xen keeps vCPUs otherwise than KVM"
+
+
+@pytest.mark.slow
+def test_a_cpu_that_linux_never_started(initramfs: Path, tmp_path: Path) -> None:
+    """The second CPU is off: asked there or from the other, VMs are the same, and nothing fails or is disturbed."""
+    if not LONG:
+        pytest.skip("boots a machine of its own: GDBHYP_LONG=1")
+    machine = boot(tmp_path, NVHE, initramfs, f"{OPTIONS} maxcpus=1")
+    with machine as rig, attach_to(rig, tmp_path, plugin=True) as hyp:
+        hyp.session.run("thread 1")
+        hyp.run_for(0.5)
+        found = {}
+        for cpu in (0, 1):
+            hyp.select(cpu)
+            trial = _trial(hyp, tmp_path / str(cpu))
+            for line in each_part_once(trial.work):
+                trial.type(line)
+            trial.compare(f"all that was asked of CPU {cpu}")
+            found[cpu] = hyp.session.json_lines("hyp-vms")
+        assert [vm["vttbr"] for vm in found[0]] == [vm["vttbr"] for vm in found[1]]
+        assert len(found[0]) == 2
