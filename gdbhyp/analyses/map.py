@@ -166,7 +166,8 @@ def map_tables(stop: Stop, question: Question) -> MapReport:
     else:
         found = map_stage(machine, regime, int(stages), start=start, end=end, budget=budget)
     typeless = stages != "2" and bool(machine.missing([mair_name(regime)]))
-    assumed = assumed_regime(stop) if question.regime is None and question.stages != "2" else None
+    chosen = question.regime is not None or question.stages == "2" or question.roots.any
+    assumed = None if chosen else assumed_regime(stop)
     problems = [assumed] if assumed else []
     problems += [f"{mair_name(regime)} is not known, so memory types are not"] if typeless else []
     extent = Extent()

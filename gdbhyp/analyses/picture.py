@@ -168,7 +168,7 @@ def read_map(path: str) -> Picture:
     def rows() -> Iterator[MappedRange]:
         with Path(path).open(encoding="utf-8", errors="replace") as file:
             for number, line in enumerate(file, 1):
-                yield _range(_row(path, number, line))
+                yield _row(path, number, line)
 
     try:
         if Path(path).stat().st_size > _LARGEST_FILE:
@@ -179,7 +179,7 @@ def read_map(path: str) -> Picture:
     return Picture(path, (tree,), {}, ())
 
 
-def _row(path: str, number: int, line: str) -> MapRow:
+def _row(path: str, number: int, line: str) -> MappedRange:
     try:
         values: dict[str, Any] = json.loads(line)
         addresses = {name: Address(int(values[name], 16)) for name in ("start", "end", "pa")}
@@ -188,6 +188,6 @@ def _row(path: str, number: int, line: str) -> MapRow:
             isinstance(v, str) for v in (row.exec, row.memory, row.shareability)
         ):
             raise ValueError("its values are no range's")
-        return row
+        return _range(row)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BadInput(f"line {number} of {path} is no row of 'gdbhyp map --json': {error}") from error

@@ -79,7 +79,7 @@ def walk(stop: Stop, question: Question) -> WalkReport:
     machine = machine_for(stop.machine, regime, question.stages, question.roots, upper=upper)
     found = translate(machine, question.address, regime, stages=question.stages, access=question.access)
     report = report_of(found, verbose=question.verbose)
-    if question.regime is None and question.stages != "2":
+    if question.regime is None and question.stages != "2" and not question.roots.any:
         report = replace(report, assumed=assumed_regime(stop))
     if found.input_space == "VA" and machine.missing([mair_name(regime)]):
         return replace(report, attributes=None)
