@@ -37,9 +37,16 @@ def vectors(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
         return Value(value or 0)
 
+    def shown_names(_architecture: object) -> Any:
+        return SimpleNamespace(shown={f"pauth_{kind}mask{half}" for kind in "cd" for half in module.masks})
+
     module.parse_and_eval = parse_and_eval
+    module.selected_inferior = lambda: SimpleNamespace(architecture=lambda: None)
     monkeypatch.setitem(sys.modules, "gdb", module)
     before = set(sys.modules)
+    target: Any = ModuleType("gdbhyp.plugin.target")
+    target.shown_names = shown_names
+    monkeypatch.setitem(sys.modules, target.__name__, target)
     found: Any = importlib.import_module("gdbhyp.plugin.vectors")
     monkeypatch.setattr(found, "borrowed_thread", lambda thread: contextlib.nullcontext())
     found.stub = module
@@ -78,6 +85,8 @@ def test_old_gdb_cuts_nothing(vectors: Any, monkeypatch: pytest.MonkeyPatch) -> 
 def test_no_cpu_fits(vectors: Any) -> None:
     vectors.stub.masks = GUEST
     vectors.stub.selected_thread = lambda: "one"
-    vectors.stub.selected_inferior = lambda: SimpleNamespace(threads=lambda: ("one", "two"))
+    vectors.stub.selected_inferior = lambda: SimpleNamespace(
+        threads=lambda: ("one", "two"), architecture=lambda: None
+    )
     assert vectors._fitting(EL2_52, None) is None
     assert vectors._fitting(EL2_48, None) == "one"
