@@ -4,7 +4,7 @@
     tests/bench/soak.py [--seconds N] [--rounds N] [--attach N] [--json FILE]
 
 By default an hour of recording (QEMU's log, followed), 500 rounds of hyp-map, hyp-vms and hyp-snapshot in one GDB, and
-200 attaches. Each row says what was done, GDB's resident memory before and after, and what a round added.
+200 attaches. Each row says what was done, GDB's resident memory before, half-way and after, and what a round added.
 """
 
 from __future__ import annotations
@@ -71,6 +71,8 @@ def attaching(debugger: Debugger, times: int) -> Growth:
         debugger.session.run(f"target remote {debugger.rig.machine.gdb}")
         debugger.session.run("hyp-status")
 
+    # The kernel's names are read once, at the first stop that needs them.
+    debugger.session.run("hyp-vms")
     return growth(debugger.session.pid, one, times, _WARM_UP)
 
 
@@ -99,8 +101,8 @@ def main() -> None:
                 # A GDB of its own for each, so that one does not hide what another leaves.
                 with attached(rig, folder) as debugger:
                     results[what] = step(debugger)
-    rows = [(what, m.rounds, m.before, m.after, f"{m.a_round:.2f}") for what, m in results.items()]
-    print(tabulate(rows, ("what", "rounds", "KiB before", "KiB after", "KiB a round")))
+    rows = [(what, m.rounds, m.before, m.middle, m.after, f"{m.a_round:.2f}") for what, m in results.items()]
+    print(tabulate(rows, ("what", "rounds", "KiB before", "half-way", "KiB after", "KiB a round")))
     if arguments.json:
         document = {what: asdict(measured) for what, measured in results.items()}
         Path(arguments.json).write_text(json.dumps(document, indent=2) + "\n")

@@ -9,10 +9,14 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Growth:
-    """Resident KiB of a process after the first ``warm_up`` rounds and at the end, and what a round added to it."""
+    """Resident KiB of a process after the first ``warm_up`` rounds, half-way and at the end; what a round added.
+
+    What is loaded once is a step in one half; what piles up is in both.
+    """
 
     rounds: int
     before: int
+    middle: int
     after: int
 
     @property
@@ -31,7 +35,9 @@ def growth(pid: int, action: Callable[[], object], rounds: int, warm_up: int) ->
     """Do ``action`` and measure process ``pid``; what the first rounds load once does not count."""
     for _ in range(warm_up):
         action()
-    before = resident(pid)
-    for _ in range(rounds):
+    before = middle = resident(pid)
+    for number in range(rounds):
+        if number == rounds // 2:
+            middle = resident(pid)
         action()
-    return Growth(rounds, before, resident(pid))
+    return Growth(rounds, before, middle, resident(pid))
