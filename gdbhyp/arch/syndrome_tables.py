@@ -184,7 +184,6 @@ def _raw(value: int) -> str:
 CV = Field("CV", 24, 24, "Condition code valid", _yes("COND is valid", "COND is not valid"))
 COND = Field("COND", 23, 20, "Condition code", CONDITION_TEXTS)
 RT = Field("Rt", 9, 5, "General-purpose register of the transfer", _register)
-DIRECTION = Field("Direction", 0, 0, "Direction of the access", _yes("read", "write"))
 
 EC = Field("EC", 31, 26, "Exception Class", {value: info.name for value, info in CLASSES.items()})
 IL = Field("IL", 25, 25, "Instruction Length", _yes("32-bit instruction", "16-bit instruction"))

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from gdbhyp.errors import BadInput
 
 NT_PRSTATUS = 1
-NT_FPREGSET = 2
 NT_ARM_SVE = 0x405
 _HEADER = struct.Struct("<III")
 _BIG_HEADER = struct.Struct(">III")

@@ -103,7 +103,6 @@ def _types() -> tuple[Types, int]:
     )
     types.bits("flags", 8, [("low", word, 0, 3), ("high", word, 3, 5), ("plain", byte, 8, 0)])
     types.enum("vcpu_sysreg", {"ZERO": 0, "SCTLR_EL1": 7, "NEGATIVE": -1})
-    types.enum("", {"PRIVATE": 3})
     return types, head
 
 
@@ -120,7 +119,6 @@ def test_members() -> None:
     assert (high.offset, high.shift, high.bits) == (0, 3, 5)
     assert found.struct("flags").offset("plain") == 1
     assert found.enum("vcpu_sysreg") == {"ZERO": 0, "SCTLR_EL1": 7, "NEGATIVE": -1}
-    assert found.enum_with("PRIVATE") == {"PRIVATE": 3}
     assert not thing.has("nothing")
     with pytest.raises(NoType, match="thing of this kernel has no member nothing"):
         thing.member("nothing")

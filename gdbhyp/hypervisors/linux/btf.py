@@ -159,10 +159,6 @@ class Btf(Types):
         element, _, count = _MEMBER.unpack_from(self.data, at)
         return element, count
 
-    def is_array(self, number: int) -> bool:
-        """Return whether a type is an array."""
-        return self.kind(number) == ARRAY
-
     def kind(self, number: int) -> int:
         """Return the kind of a type below typedefs and qualifiers, 0 for void."""
         below = self.resolve(number)
@@ -217,37 +213,8 @@ class Btf(Types):
         values = struct.Struct("<Ii").iter_unpack(self.data[at : at + 8 * count])
         return {self.text(text): value for text, value in values}
 
-    def enum_with(self, constant: str) -> dict[str, int]:
-        """Return the constants of the enum that holds ``constant``; anonymous ones are found so.
 
-        :raises NoType: if there is none.
-        """
-        wanted = self._strings.find(b"\0" + constant.encode() + b"\0") + 1
-        if wanted:
-            for number in range(1, len(self)):
-                kind, count, _, _, _ = self._record(number)
-                at = self._starts[number] + 12
-                if kind == ENUM and any(
-                    text == wanted
-                    for text, _ in struct.Struct("<Ii").iter_unpack(self.data[at : at + 8 * count])
-                ):
-                    return self.enum_of(number)
-        raise NoType(f"the kernel's types have no enum with {constant}")
-
-    def per_cpu(self, name: str) -> int | None:
-        """Return the offset of a variable in the section of per-CPU data, None if the types do not list it."""
-        section = self.find(DATASEC, ".data..percpu")
-        if section is None:
-            return None
-        count = self._record(section)[1]
-        at = self._starts[section] + 12
-        for variable, offset, _ in _MEMBER.iter_unpack(self.data[at : at + 12 * count]):
-            if self.text(self._record(variable)[4]) == name:
-                return int(offset)
-        return None
-
-
-_BY_NAME = (STRUCT, UNION, ENUM, TYPEDEF, DATASEC)
+_BY_NAME = (STRUCT, UNION, ENUM, TYPEDEF)
 
 
 def size_of(header: bytes) -> int:

@@ -120,11 +120,3 @@ def _same_memory(kernel: Kernel, pa: int) -> bool:
 def _region(kernel: Kernel, mapped: MappedRange, start: int, end: int, alias: str) -> Region:
     own = kernel.base + mapped.output + start - mapped.start - kernel.physical_base
     return Region(VA(start), VA(end), VA(own), bool(mapped.execute), alias)
-
-
-def to_kernel(found: tuple[Region, ...], address: int) -> VA | None:
-    """Return the kernel's own address of what EL2 has at ``address``, None outside the image."""
-    for region in found:
-        if region.start <= address < region.end:
-            return VA(region.kernel + address - region.start)
-    return None

@@ -10,7 +10,7 @@ from gdbhyp.arch.spaces import VA
 from gdbhyp.engine.map import MappedRange, map_stage
 from gdbhyp.engine.stop import Stop
 from gdbhyp.engine.virtual import VirtualReader
-from gdbhyp.hypervisors.linux.hyp import PREFIX, Region, el2_regime, image_size, regions, to_kernel
+from gdbhyp.hypervisors.linux.hyp import PREFIX, Region, el2_regime, image_size, regions
 from gdbhyp.hypervisors.linux.kernel import Kernel
 from gdbhyp.hypervisors.symbols import CODE, Listed, RunSymbol, Section, SymbolSet, placed, virtual_bits
 
@@ -129,9 +129,3 @@ def _add_per_cpu(
     named = [row for row in names.between(first, last) if row.name != _PER_CPU_START]
     symbols += placed(named, [section], len(sections), f"_cpu{cpu.cpu}")
     sections.append(section)
-
-
-def name_at_el2(stop: Stop, kernel: Kernel, address: int) -> str | None:
-    """Return ``name+0xoffset`` of what EL2 has at an address, None outside the kernel's image."""
-    own = to_kernel(regions(stop, kernel)[0], address)
-    return None if own is None else kernel.name(own)
