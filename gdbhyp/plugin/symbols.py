@@ -59,13 +59,15 @@ class GdbSymbolFiles:
         _quietly(f"{command} -o {offset:#x} {_quoted(Path(path))}")
 
     def _forget(self, name: str) -> None:
-        path = self._given.pop(name, None)
+        path = self._given.get(name)
         if path is None:
             return
         unwinder().replace(name, ())
         if any(file.filename == str(path) for file in gdb.objfiles()):
             _quietly(f"remove-symbol-file {_quoted(path)}")
         path.unlink(missing_ok=True)
+        # Not before: after Ctrl-C it is taken back the next time.
+        del self._given[name]
 
     def _private_folder(self) -> Path:
         if self._folder is None or not self._folder.exists():
