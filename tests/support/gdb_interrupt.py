@@ -30,9 +30,7 @@ def interrupted(
         ended = str(failure)
     while _is_hit_while_waiting(shooter):
         ended = ended or "late"
-    # GDB may still hold a Ctrl-C that Python has answered already.
-    with contextlib.suppress(KeyboardInterrupt, gdb.error):
-        gdb.execute("info frame", to_string=True)
+    _let_go()
     gdb.flush()
     return ended
 
@@ -57,7 +55,14 @@ def bounded(command: str, seconds: float) -> "tuple[str | None, float]":
     with contextlib.suppress(KeyboardInterrupt):
         os.killpg(shooter.pid, 9)
         shooter.wait()
+    _let_go()
     return ended, took
+
+
+def _let_go() -> None:
+    """Make GDB use up a Ctrl-C that it may still hold though Python has answered it already."""
+    with contextlib.suppress(KeyboardInterrupt, gdb.error):
+        gdb.execute("info frame", to_string=True)
 
 
 def _is_hit_while_waiting(shooter: "subprocess.Popen[bytes]") -> bool:
