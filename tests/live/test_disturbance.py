@@ -91,6 +91,8 @@ def test_by_a_connection_that_breaks(
             return False
         attach_again(session, between)
         session.run(f"thread {thread}")
+        # The stub's monitor still speaks of the CPU that hyp-selftest compared with, if it broke during that.
+        session.run(f"monitor cpu {thread - 1}")
         session.run("info registers HCR_EL2")
         return True
 
