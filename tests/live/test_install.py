@@ -19,7 +19,7 @@ from support import tools
 
 # In a copy of the sources nothing is left behind by a build.
 SOURCES = ("gdbhyp", "pyproject.toml", "README.md", "LICENSE")
-DEPENDENCIES = ("pygments",)
+DEPENDENCIES = ("tabulate", "pygments")
 SYNDROME = "hyp-esr 0x93c58045"
 ENVIRONMENT = ("GDBHYP_SITE", "VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "PYTHONSAFEPATH")
 
@@ -224,11 +224,13 @@ def test_a_checkout_in_gdb(tmp_path: Path) -> None:
 
 
 def test_the_environments_packages_go_first(tmp_path: Path) -> None:
-    """The distribution's own pygments may be older than what gdbhyp needs."""
+    """The distribution's own tabulate or pygments may be older than what gdbhyp needs."""
     sources = copy_sources(tmp_path / "sources")
     venv = make_venv(sources / ".venv")
     path = sources / "gdbhyp" / "gdbinit.py"
-    ask = f"python import pygments; assert {str(venv.site)!r} in pygments.__file__, pygments.__file__"
+    ask = (
+        f"python import tabulate, pygments; assert {str(venv.site)!r} in tabulate.__file__, tabulate.__file__"
+    )
     assert in_gdb([f"source {path}", ask], clean_environment(), tmp_path) == ""
 
 
@@ -342,7 +344,7 @@ def test_gdbs_own_arguments(installed: Venv) -> None:
 AT_SOURCE = {"gdbhyp", "gdbhyp.errors", "gdbhyp.gdbinit", "gdbhyp.plugin", "gdbhyp.commands"}
 ROOMS_AT_SOURCE = {"errors", "plugin", "commands"}
 ROOMS_OF_ESR = {"errors", "cli", "commands", "analyses", "arch", "render"}
-HEAVY = {"argparse", "pygments", "json", "typing_extensions", "importlib.metadata"}
+HEAVY = {"argparse", "tabulate", "pygments", "json", "typing_extensions", "importlib.metadata"}
 TABLES = {"gdbhyp.arch.registers", "gdbhyp.arch.stage1", "gdbhyp.arch.stage2", "gdbhyp.engine"}
 
 
