@@ -10,7 +10,7 @@ import gdb
 
 from gdbhyp.errors import NoTarget
 from gdbhyp.plugin.capture import captured
-from gdbhyp.plugin.remote import LOST, interruptible, is_connected
+from gdbhyp.plugin.remote import LOST, interruptible, is_connected, leave_monitor
 
 NAME = "QEMU's gva2gpa"
 
@@ -33,6 +33,7 @@ def _monitor(line: str) -> str:
 @contextlib.contextmanager
 def monitor_on(cpu: int) -> Iterator[None]:
     """Let QEMU's monitor speak of ``cpu``, and then of the CPU again that it spoke of before."""
+    machine = str(getattr(gdb.selected_inferior().connection, "details", ""))
     selected = _SELECTED.search(_monitor("info cpus"))
     if selected is None:
         raise NoTarget("the stub's monitor does not list CPUs as QEMU's does, so it cannot be compared with")
@@ -42,6 +43,8 @@ def monitor_on(cpu: int) -> Iterator[None]:
     finally:
         if is_connected():
             interruptible(lambda: _monitor(f"cpu {selected[1]}"))
+        else:
+            leave_monitor(machine, selected[1])
 
 
 def gva2gpa(va: int) -> int | None:

@@ -343,6 +343,21 @@ _without_binary: set[str] = set()
 
 _borrowers: list[PhysicalMemory] = []
 _left_physical: set[str] = set()
+_left_monitors: dict[str, str] = {}
+"""By machine, the CPU that its monitor spoke of before a connection was lost that should have told it so again."""
+
+
+def leave_monitor(machine: str, cpu: str) -> None:
+    """Let a machine's monitor speak of ``cpu`` again as soon as the machine is attached to."""
+    _left_monitors[machine] = cpu
+
+
+def give_back_monitor(connection: gdb.RemoteTargetConnection) -> None:
+    """Let the monitor speak of the CPU again that a lost connection kept it from."""
+    cpu = _left_monitors.get(str(connection.details)) if _left_monitors else None
+    if cpu is not None:
+        captured(f"monitor cpu {cpu}")
+        del _left_monitors[str(connection.details)]
 
 
 def give_back_all() -> None:

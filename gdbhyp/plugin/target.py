@@ -19,7 +19,15 @@ from gdbhyp.plugin.core import core_stop, is_core
 from gdbhyp.plugin.host_memory import Way, choose
 from gdbhyp.plugin.memo import stop_memo
 from gdbhyp.plugin.parameters import register_map
-from gdbhyp.plugin.remote import LOST, PhysicalMemory, RamMap, ask, is_connected, let_gdb_look
+from gdbhyp.plugin.remote import (
+    LOST,
+    PhysicalMemory,
+    RamMap,
+    ask,
+    give_back_monitor,
+    is_connected,
+    let_gdb_look,
+)
 from gdbhyp.plugin.stub_names import integer_names, stub_names
 from gdbhyp.plugin.threads import borrowed_thread
 from gdbhyp.plugin.types import loaded_types
@@ -317,6 +325,7 @@ def live_stop() -> Iterator[Stop]:
     if not has_el2 or not isinstance(connection, gdb.RemoteTargetConnection):
         raise NoTarget(_NO_EL2)
     _check_current(registers)
+    give_back_monitor(connection)
     with PhysicalMemory(connection, _ram_map, _way, _warn) as memory:
         yield _Cpus(memory, gdb.selected_thread(), registers).selected
 

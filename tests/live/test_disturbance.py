@@ -16,7 +16,7 @@ from live.test_faulty_stub import attach_again
 from live.test_robustness import wait_until
 from support import qemu
 from support.demo import run_to
-from support.gdb_session import GdbSession
+from support.gdb_session import CommandError, GdbSession
 from support.stub_proxy import Plan, Proxy, proxy
 from support.undisturbed import LONG, MOVES, Trial, each_part_once, every_name, seeded
 from support.witness import Witness, changes
@@ -66,6 +66,29 @@ def test_by_any_command(trial: Trial) -> None:
     assert {*every_name()} - trial.answered == {*MOVES, *NOT_OF_THE_DEMO}
 
 
+def test_the_monitors_cpu_by_a_connection_that_breaks(
+    between: Proxy, busy: qemu.Machine, attach: Attach
+) -> None:
+    """The first question that QEMU's monitor is asked about the other CPU is the last one of this connection."""
+    session = attach(replace(busy, gdb=between.path))
+    before = session.run("monitor info cpus")
+    session.run("thread 2")
+
+    def edit(request: bytes, answer: bytes) -> bytes:
+        if request.startswith(b"qRcmd," + b"gva2gpa".hex().encode()):
+            between.plan = Plan(("close",), 1.0, 0)
+        return answer
+
+    between.edit = edit
+    with pytest.raises(CommandError, match="the connection to the target is lost"):
+        session.run("hyp-selftest --samples 5")
+    between.plan, between.edit = None, lambda request, answer: answer
+    attach_again(session, between)
+    assert session.run("monitor info cpus") != before
+    session.run("hyp-status")
+    assert session.run("monitor info cpus") == before
+
+
 @pytest.fixture
 def between(busy: qemu.Machine, tmp_path: Path) -> Iterator[Proxy]:
     with proxy(tmp_path / "proxy.sock", busy.gdb) as running:
@@ -91,8 +114,6 @@ def test_by_a_connection_that_breaks(
             return False
         attach_again(session, between)
         session.run(f"thread {thread}")
-        # The stub's monitor still speaks of the CPU that hyp-selftest compared with, if it broke during that.
-        session.run(f"monitor cpu {thread - 1}")
         session.run("info registers HCR_EL2")
         return True
 
