@@ -14,7 +14,7 @@ from typing import Literal, cast
 from gdbhyp.analyses.walk import machine_for
 from gdbhyp.analyses.world import at_exception_entry, interrupted_world
 from gdbhyp.arch.controls import FWB
-from gdbhyp.arch.features import FWB as FWB_FEATURE
+from gdbhyp.arch.features import features
 from gdbhyp.arch.regimes import Regime
 from gdbhyp.arch.worlds import Hcr, World, vmid_of, world_below
 from gdbhyp.engine.machine import Machine
@@ -173,7 +173,7 @@ def stage2_machine(cpus: Sequence[Stop], stop: Stop, vm: Vm, hypervisor: Identit
         with contextlib.suppress(GdbhypError):
             return explicit(guest(stop, vm).stop.machine, Regime.EL10, vttbr=vm.vttbr, vtcr=vtcr)
     machine = explicit(stop.machine, Regime.EL10, vttbr=vm.vttbr, vtcr=vtcr)
-    if hypervisor.name in _KVM and FWB_FEATURE(machine.registers.get("ID_AA64MMFR2_EL1") or 0):
+    if hypervisor.name in _KVM and features(machine.registers.get).s2fwb:
         hcr_value = machine.registers.get("HCR_EL2") or 0
         return with_registers(machine, {"HCR_EL2": hcr_value | FWB.in_place})
     return machine

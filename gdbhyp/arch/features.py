@@ -156,15 +156,22 @@ def _granules(mmfr0: int, stage: int) -> Granules:
 _cache: dict[tuple[int, ...], Features] = {}
 
 
-def features(register: Callable[[str], int]) -> Features:
-    """Return what the ID registers say; ``register`` gives a register's value by name, 0 for a missing one."""
-    key = tuple(map(register, ID_REGISTERS))
+def features(register: Callable[[str], int | None]) -> Features:
+    """Return what the ID registers say; ``register`` gives a register's value by name.
+
+    None is one that is not shown: it is taken to say what ``EVERYTHING`` has for it.
+    """
+    key = tuple(map(_shown_or_everything, ID_REGISTERS, map(register, ID_REGISTERS)))
     found = _cache.get(key)
     if found is None:
         if len(_cache) >= 64:
             _cache.clear()
         found = _cache[key] = _features(*key)
     return found
+
+
+def _shown_or_everything(name: str, value: int | None) -> int:
+    return EVERYTHING.get(name, 0) if value is None else value
 
 
 def _features(
@@ -230,5 +237,5 @@ EVERYTHING = {
     | S1POE.put(1)
     | S2POE.put(1),
 }
-"""ID registers of a processor with every translation feature that is modelled: for a memory image of which
-nothing is known, where the control registers alone then decide how a table is read."""
+"""ID registers of a processor with the translation features that control registers turn on: of those that a
+target does not show, these values are assumed, so that the control registers alone decide how a table is read."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from gdbhyp.arch import faults
+from gdbhyp.arch.features import ID_REGISTERS
 from gdbhyp.arch.fields import Bits, bit
 from gdbhyp.arch.regimes import Regime, Space
 from gdbhyp.arch.spaces import VA, Word
@@ -251,6 +252,7 @@ def _run(case: object, memory: Reader) -> tuple[int, bool]:
     va = _number(case["va"], '"va"')
     registers = {name: _number(value, name) for name, value in _mapping(case, "regs").items()}
     pstate = {name: _number(value, f"PSTATE.{name}") for name, value in _mapping(case, "pstate").items()}
-    machine = Machine(registers, memory, pstate)
+    # What is not given is 0, the ID registers among it: of a target, they would be taken for not shown.
+    machine = Machine(dict.fromkeys(ID_REGISTERS, 0) | registers, memory, pstate)
     walk, both = _walker(machine, op, operation)
     return _par(registers.get, walk, both, _walk(walk, operation, both, va, None), 3)

@@ -155,7 +155,7 @@ def granule_table(get: Callable[[str], int | None], read: Callable[[int, int], b
     gpccr = get("GPCCR_EL3")
     if not gpccr or not GPC(gpccr):
         return None
-    have = features(lambda name: get(name) or 0)
+    have = features(get)
     if not have.rme:
         return None
     return GranuleTable(gpccr, get("GPTBR_EL3") or 0, have.pamax, have.sel2, read)

@@ -32,7 +32,7 @@ def vncr_page(registers: Registers) -> VA | None:
         return registers.get(name) or 0
 
     hcr = register("HCR_EL2")
-    if not (features(register).nv2 and NV(hcr) and NV2(hcr)):
+    if not (features(registers.get).nv2 and NV(hcr) and NV2(hcr)):
         return None
     base = register("VNCR_EL2") & _BADDR.in_place
     return VA(base if not base & _SIGN else base | (1 << 64) - (_SIGN << 1))

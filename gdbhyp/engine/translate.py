@@ -20,7 +20,7 @@ from gdbhyp.arch.attributes import (
     uncached,
 )
 from gdbhyp.arch.controls import DC, TGE, VM, controls
-from gdbhyp.arch.features import EVERYTHING, features
+from gdbhyp.arch.features import features
 from gdbhyp.arch.fields import Bits
 from gdbhyp.arch.granules import CONTIGUOUS_BITS, FINAL_LEVEL, leaf_bits
 from gdbhyp.arch.regimes import Regime, Space
@@ -59,9 +59,10 @@ _NO_EL2 = "EL2 is not enabled in Secure state (SCR_EL3.EEL2 = 0), so there is no
 def registers_needed(regime: Regime, stages: str = BOTH) -> tuple[str, ...]:
     """The registers without which an answer about these stages of a regime would be a guess.
 
-    Those of optional features are not among them: where they are missing, so is the feature.
+    Those of optional features are not among them: where they are missing, so is the feature. Nor are ID registers,
+    without which every feature is assumed.
     """
-    names: tuple[str, ...] = ("ID_AA64MMFR0_EL1",)
+    names: tuple[str, ...] = ()
     if stages != STAGE2:
         names += stage1_registers(regime)
     if regime is not Regime.EL3:
@@ -80,7 +81,7 @@ def current_regime(registers: Registers, el: int) -> Regime:
     def register(name: str) -> int:
         return registers.get(name) or 0
 
-    return controls(register, registers.get("SCR_EL3"), features(register)).regime_of(el)
+    return controls(register, registers.get("SCR_EL3"), features(registers.get)).regime_of(el)
 
 
 def with_registers(machine: Machine, values: Mapping[str, int]) -> Machine:
@@ -136,8 +137,6 @@ def explicit(
         hcr = hcr & ~TGE.in_place | VM.in_place
         values.update(given)
     values["HCR_EL2"] = hcr
-    if get("ID_AA64MMFR0_EL1") is None:
-        values.update(EVERYTHING)
     return with_registers(machine, values)
 
 

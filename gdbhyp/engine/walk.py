@@ -420,7 +420,7 @@ class Setup:
         self._halves: list[Stage1Params | None] = [None, None]
         self._second: tuple[Stage2Params | None, Stage2Params | None] | None = None
         self.regime = regime
-        self.features = features(register)
+        self.features = features(file.get)
         self.controls = controls(register, file.get("SCR_EL3"), self.features)
         self.space = self.controls.space or Space.NON_SECURE
 

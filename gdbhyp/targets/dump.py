@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from gdbhyp.arch.features import EVERYTHING, ID_REGISTERS
 from gdbhyp.engine.machine import Machine, Reader, pstate_of
 from gdbhyp.engine.stop import Stop
 from gdbhyp.errors import BadInput, MemoryUnavailable, UsageError
@@ -46,9 +45,6 @@ class Dump:
     def stop(self, cpu: int | None = None, given: Mapping[str, int] | None = None) -> Stop:
         """Return a CPU of the dump as a Stop; ``given`` are registers that hold in place of the dump's.
 
-        Without any ID register, the CPU is taken for one that implements everything: then the control registers alone
-        decide how a table is read.
-
         :raises UsageError: for a CPU that the dump does not have.
         """
         number = self.selected if cpu is None else cpu
@@ -69,10 +65,9 @@ class Dump:
 
     def _stop(self, cpu: int, given: Mapping[str, int]) -> Stop:
         own = {**(self.cpus[cpu] if self.cpus else {}), **given}
-        registers = own if any(name in own for name in ID_REGISTERS) else own | EVERYTHING
         count = max(1, len(self.cpus))
         return Stop(
-            Machine(registers, self.memory, pstate_of(registers["CPSR"]) if "CPSR" in registers else {}),
+            Machine(own, self.memory, pstate_of(own["CPSR"]) if "CPSR" in own else {}),
             origin=self.name,
             cpu=cpu,
             count_cpus=lambda: count,

@@ -171,7 +171,7 @@ def test_faults_of_el2_itself(hcr: int, regime: Regime, access: Access | None, e
 def test_registers_needed() -> None:
     both = registers_needed(Regime.EL10)
     assert {"TTBR0_EL1", "TTBR1_EL1", "TCR_EL1", "SCTLR_EL1", "MAIR_EL1", "HCR_EL2"} <= set(both)
-    assert {"VTTBR_EL2", "VTCR_EL2", "ID_AA64MMFR0_EL1"} <= set(both)
+    assert {"VTTBR_EL2", "VTCR_EL2"} <= set(both)
     assert "VTTBR_EL2" not in registers_needed(Regime.EL10, "1")
     assert "TTBR0_EL1" not in registers_needed(Regime.EL10, "2")
     assert set(registers_needed(Regime.EL2)) >= {"TTBR0_EL2", "TCR_EL2"}

@@ -21,6 +21,7 @@ import pytest
 from _pytest.mark import ParameterSet
 from unit.pagetables import EVERYTHING, SparseMemory
 
+from gdbhyp.arch.features import ID_REGISTERS
 from gdbhyp.engine.at import address_translate, run_case
 from gdbhyp.engine.machine import Machine
 from gdbhyp.engine.translate import Access, Regime, Translation, translate
@@ -28,7 +29,7 @@ from gdbhyp.engine.translate import Access, Regime, Translation, translate
 WORLDS = sorted((Path(__file__).parent / "worlds").glob("*.txt"))
 CPUS = {
     "everything": EVERYTHING,
-    "v8.0": {"ID_AA64MMFR0_EL1": 5 | 1 << 20, "ID_AA64PFR0_EL1": 0x2222},
+    "v8.0": dict.fromkeys(ID_REGISTERS, 0) | {"ID_AA64MMFR0_EL1": 5 | 1 << 20, "ID_AA64PFR0_EL1": 0x2222},
 }
 KINDS = {"r": "read", "w": "write", "x": "execute"}
 
