@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from gdbhyp.analyses.walk import WalkReport, machine_for, report_of
+from gdbhyp.analyses.walk import WalkReport, assumed_features, machine_for, report_of
 from gdbhyp.arch.regimes import Regime
 from gdbhyp.arch.registers import RegisterField, describe
 from gdbhyp.arch.spaces import VA, Word
@@ -44,7 +44,10 @@ def of_stop(stop: Stop, op: str, va: int) -> AtReport:
     machine = machine_for(stop.machine, _regime(stop, op), "both" if op.startswith("S12") else "1")
     result = address_translate(machine, op, va, from_el=2)
     fields = describe("PAR_EL1", result.par).fields
-    return AtReport(op, VA(va), Word(result.par), result.exception, fields, report_of(result.translation))
+    walk = replace(
+        report_of(result.translation), assumed=assumed_features(machine, result.translation.regime)
+    )
+    return AtReport(op, VA(va), Word(result.par), result.exception, fields, walk)
 
 
 def _regime(stop: Stop, op: str) -> Regime:

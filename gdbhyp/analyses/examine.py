@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from gdbhyp.analyses.walk import assumed_regime, machine_for, regime_of
+from gdbhyp.analyses.walk import assumed_features, assumed_regime, machine_for, regime_of
 from gdbhyp.arch.examine import Format, string_text, unit_text
 from gdbhyp.arch.regimes import Regime
 from gdbhyp.arch.spaces import Address
@@ -64,8 +64,7 @@ def examine(stop: Stop, question: Question, disassemble: Disassemble) -> Examine
     regime = (question.regime or regime_of(stop)) if question.space == "VA" else None
     memory = _memory(stop, question.space, regime)
     rows: list[Row] = []
-    assumed = assumed_regime(stop) if question.space == "VA" and question.regime is None else None
-    problems = [assumed] if assumed else []
+    problems = _assumed(stop, question, regime)
     try:
         rows.extend(_rows(memory, question, disassemble))
     except _Cut as cut:
@@ -74,6 +73,16 @@ def examine(stop: Stop, question: Question, disassemble: Disassemble) -> Examine
         rows.extend(cut.before)
         problems.append(str(cut.error))
     return ExamineReport(question.space, regime, question.format.letter, tuple(rows), tuple(problems))
+
+
+def _assumed(stop: Stop, question: Question, regime: Regime | None) -> list[str]:
+    """Return in sentences what is taken for granted of the translation."""
+    if question.space == "PA":
+        return []
+    current = question.space == "VA" and question.regime is None
+    stages = "both" if question.space == "VA" else "2"
+    features = assumed_features(stop.machine, regime or Regime.EL10, stages)
+    return [*filter(None, (assumed_regime(stop) if current else None, features))]
 
 
 def _memory(stop: Stop, space: Space, regime: Regime | None) -> Reader:

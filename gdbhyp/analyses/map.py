@@ -6,7 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from gdbhyp.analyses.walk import NO_ROOTS, Roots, assumed_regime, machine_for, mair_name, regime_of
+from gdbhyp.analyses.walk import (
+    NO_ROOTS,
+    Roots,
+    assumed_features,
+    assumed_regime,
+    machine_for,
+    mair_name,
+    regime_of,
+)
 from gdbhyp.arch.regimes import Regime
 from gdbhyp.arch.spaces import Address
 from gdbhyp.engine.map import Budget, MappedRange, Problem, Shape, map_both, map_stage
@@ -167,8 +175,8 @@ def map_tables(stop: Stop, question: Question) -> MapReport:
         found = map_stage(machine, regime, int(stages), start=start, end=end, budget=budget)
     typeless = stages != "2" and bool(machine.missing([mair_name(regime)]))
     chosen = question.regime is not None or question.stages == "2" or question.roots.any
-    assumed = None if chosen else assumed_regime(stop)
-    problems = [assumed] if assumed else []
+    assumed = (None if chosen else assumed_regime(stop), assumed_features(machine, regime, stages))
+    problems = [sentence for sentence in assumed if sentence]
     problems += [f"{mair_name(regime)} is not known, so memory types are not"] if typeless else []
     extent = Extent()
     rows = _rows(_watched(found, extent), question.wanted, problems, _Template(typeless))

@@ -7,14 +7,15 @@ from typing import ClassVar
 
 from gdbhyp.analyses.esr import EsrReport
 from gdbhyp.analyses.exception import last_exception
-from gdbhyp.analyses.walk import regime_of
+from gdbhyp.analyses.walk import features_sentence, regime_of
 from gdbhyp.analyses.world import world_of
 from gdbhyp.arch.regimes import Regime
 from gdbhyp.arch.registers import trapped_by
 from gdbhyp.arch.spaces import PA, VA, Word
 from gdbhyp.arch.worlds import Hcr, World, vmid_of
+from gdbhyp.engine.machine import Registers
 from gdbhyp.engine.stop import Stop
-from gdbhyp.engine.translate import registers_needed
+from gdbhyp.engine.translate import current_regime, registers_needed, undecided
 from gdbhyp.engine.walk import setup
 from gdbhyp.hypervisors.identify import Identity, identify
 
@@ -37,7 +38,8 @@ class Stage2Status:
 class StatusReport:
     """The state of one CPU; the keys of the JSON contract, and the reasons for what is inferred.
 
-    ``memory`` says in words how physical memory is read, None where there is only one way or nobody asked.
+    ``memory`` says in words how physical memory is read, None where there is only one way or nobody asked. ``assumed``
+    says what was taken for granted because the target does not show it, None where nothing was.
     """
 
     kind: ClassVar[str] = "status"
@@ -62,6 +64,7 @@ class StatusReport:
     exception_from_symbol: str | None
     traps: tuple[str, ...]
     memory: str | None
+    assumed: str | None
     verbose: bool = field(default=False, metadata={"json": False})
 
 
@@ -98,6 +101,7 @@ def status(stop: Stop, *, verbose: bool = False) -> StatusReport:
         exception_from_symbol=None if elr is None else stop.symbol(elr),
         traps=tuple(trapped_by("HCR_EL2", hcr_value)),
         memory=(stop.memory_way() or None) if verbose else None,
+        assumed=_assumed(stop),
         verbose=verbose,
     )
 
@@ -117,6 +121,20 @@ def _stage2(stop: Stop, hcr: Hcr) -> Stage2Status:
         ipa_bits=params.input_bits if params and walkable else None,
         granule=1 << params.tgx if params and walkable else None,
     )
+
+
+def _assumed(stop: Stop) -> str | None:
+    """Return in a sentence which features were assumed for the regime and for a stage 2 that there is."""
+
+    def answer(registers: Registers) -> object:
+        second = (
+            setup(registers.get, Regime.EL10, force_stage2=True).second
+            if registers.get("VTTBR_EL2")
+            else None
+        )
+        return current_regime(registers, stop.el), second
+
+    return features_sentence(undecided(stop.machine.registers, answer))
 
 
 def _vmid(world: World, stage2: Stage2Status) -> int | None:

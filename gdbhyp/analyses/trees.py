@@ -7,20 +7,21 @@ one; the two VA ranges of a regime are two, because each CPU has its own process
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal, cast
 
-from gdbhyp.analyses.walk import machine_for
+from gdbhyp.analyses.walk import features_sentence, machine_for
 from gdbhyp.analyses.world import at_exception_entry, interrupted_world
 from gdbhyp.arch.controls import FWB
 from gdbhyp.arch.features import features
 from gdbhyp.arch.regimes import Regime
 from gdbhyp.arch.worlds import Hcr, World, vmid_of, world_below
-from gdbhyp.engine.machine import Machine
+from gdbhyp.engine.machine import Machine, Registers
 from gdbhyp.engine.map import Budget, MappedRange, Problem, map_both, map_stage
 from gdbhyp.engine.stop import Stop
-from gdbhyp.engine.translate import explicit, registers_needed, with_registers
+from gdbhyp.engine.translate import explicit, registers_needed, undecided, with_registers
 from gdbhyp.engine.walk import setup
 from gdbhyp.errors import GdbhypError, RegisterUnavailable
 from gdbhyp.hypervisors.guest import behind, guest
@@ -135,6 +136,7 @@ def trees_of(stop: Stop, *, guests: bool = False) -> Trees:
         tree.who == "host" and tree.stages != "2" for tree in found.values()
     ):
         problems.append("no CPU is in the host now, so that its own tables are not known")
+    problems += _assumptions(cpus, stop, found.values(), search.vms, hypervisor)
     return Trees(tuple(sorted(found.values(), key=_order)), hypervisor, search, tuple(problems))
 
 
@@ -164,19 +166,46 @@ def stage2_machine(cpus: Sequence[Stop], stop: Stop, vm: Vm, hypervisor: Identit
     HCR_EL2.FWB decides what its memory types mean. Where no CPU runs the VM now, it is as the VM's vCPU has saved it,
     or else what KVM sets for every VM: on, where the processor has it.
     """
-    vtcr = vm.vtcr or 0
-    for cpu in cpus:
-        hcr = _hcr(cpu)
-        if hcr.stage2 and not hcr.tge and root_of(cpu.optional("VTTBR_EL2") or 0) == root_of(vm.vttbr):
-            return explicit(cpu.machine, Regime.EL10, vttbr=vm.vttbr, vtcr=vtcr)
-    if any(vcpu.object is not None for vcpu in vm.vcpus):
-        with contextlib.suppress(GdbhypError):
-            return explicit(guest(stop, vm).stop.machine, Regime.EL10, vttbr=vm.vttbr, vtcr=vtcr)
-    machine = explicit(stop.machine, Regime.EL10, vttbr=vm.vttbr, vtcr=vtcr)
-    if hypervisor.name in _KVM and features(machine.registers.get).s2fwb:
+    own = _with_own_control(cpus, stop, vm)
+    machine = explicit(own or stop.machine, Regime.EL10, vttbr=vm.vttbr, vtcr=vm.vtcr or 0)
+    if own is None and hypervisor.name in _KVM and features(machine.registers.get).s2fwb:
         hcr_value = machine.registers.get("HCR_EL2") or 0
         return with_registers(machine, {"HCR_EL2": hcr_value | FWB.in_place})
     return machine
+
+
+def _with_own_control(cpus: Sequence[Stop], stop: Stop, vm: Vm) -> Machine | None:
+    """Return registers of which HCR_EL2 is the VM's: of a CPU that has it loaded, or of a vCPU as it was saved."""
+    for cpu in cpus:
+        hcr = _hcr(cpu)
+        if hcr.stage2 and not hcr.tge and root_of(cpu.optional("VTTBR_EL2") or 0) == root_of(vm.vttbr):
+            return cpu.machine
+    if any(vcpu.object is not None for vcpu in vm.vcpus):
+        with contextlib.suppress(GdbhypError):
+            return guest(stop, vm).stop.machine
+    return None
+
+
+def _assumptions(
+    cpus: Sequence[Stop], stop: Stop, found: Iterable[Tree], vms: Sequence[Vm], hypervisor: Identity
+) -> Iterator[str]:
+    """Yield in sentences what was assumed of the processor for the trees that were found."""
+    names = {name for tree in found for name in undecided(tree.machine.registers, partial(_parameters, tree))}
+    sentence = features_sentence(sorted(names))
+    if sentence:
+        yield sentence
+    if hypervisor.name not in _KVM or not stop.machine.missing(["ID_AA64MMFR2_EL1"]):
+        return
+    taken = [f"{vm.vm}" for vm in vms if vm.vtcr is not None and _with_own_control(cpus, stop, vm) is None]
+    if taken:
+        yield (
+            f"VM {', '.join(taken)}: HCR_EL2.FWB was taken to be 1, as KVM sets it where it is there: what the "
+            "memory types of stage 2 mean depends on it"
+        )
+
+
+def _parameters(tree: Tree, registers: Registers) -> object:
+    return setup(registers.get, tree.regime, tree.stages == "2").parameters(tree.stages)
 
 
 def _host_stage2(stop: Stop, found: HostStage2) -> Tree:

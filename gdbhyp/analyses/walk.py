@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import ClassVar
 
 from gdbhyp.arch.regimes import Regime
 from gdbhyp.arch.worlds import Hcr
-from gdbhyp.engine.machine import Machine
+from gdbhyp.engine.machine import Machine, Registers
 from gdbhyp.engine.results import Access, Translation
 from gdbhyp.engine.stop import Stop
-from gdbhyp.engine.translate import current_regime, explicit, registers_needed, translate
+from gdbhyp.engine.translate import current_regime, explicit, registers_needed, translate, undecided
+from gdbhyp.engine.walk import setup
 from gdbhyp.errors import RegisterUnavailable, UsageError
 
 
@@ -79,8 +81,9 @@ def walk(stop: Stop, question: Question) -> WalkReport:
     machine = machine_for(stop.machine, regime, question.stages, question.roots, upper=upper)
     found = translate(machine, question.address, regime, stages=question.stages, access=question.access)
     report = report_of(found, verbose=question.verbose)
-    if question.regime is None and question.stages != "2" and not question.roots.any:
-        report = replace(report, assumed=assumed_regime(stop))
+    current = question.regime is None and question.stages != "2" and not question.roots.any
+    said = (assumed_regime(stop) if current else None, assumed_features(machine, regime, question.stages))
+    report = replace(report, assumed="; ".join(filter(None, said)) or None)
     if found.input_space == "VA" and machine.missing([mair_name(regime)]):
         return replace(report, attributes=None)
     return report
@@ -102,6 +105,23 @@ def assumed_regime(stop: Stop) -> str | None:
     if not missing:
         return None
     return f"the target does not show {missing[0]}, so the EL1&0 regime was taken: --regime says another"
+
+
+def assumed_features(machine: Machine, regime: Regime, stages: str = "both") -> str | None:
+    """Return in a sentence which features were assumed for a walk, None where ID registers say what matters to it."""
+
+    def parameters(registers: Registers) -> object:
+        return setup(registers.get, regime, stages == "2").parameters(stages)
+
+    return features_sentence(undecided(machine.registers, parameters))
+
+
+def features_sentence(names: Sequence[str]) -> str | None:
+    """Return what is assumed without these ID registers, None without any."""
+    if not names:
+        return None
+    shown = ", ".join(names[:-1]) + " and " * (len(names) > 1) + names[-1]
+    return f"the target does not show {shown}, so every feature was taken to be there that the registers make use of"
 
 
 def machine_for(

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from gdbhyp.arch import faults, permissions, stage1, stage2
 from gdbhyp.arch.attributes import (
@@ -20,7 +20,7 @@ from gdbhyp.arch.attributes import (
     uncached,
 )
 from gdbhyp.arch.controls import DC, TGE, VM, controls
-from gdbhyp.arch.features import features
+from gdbhyp.arch.features import ID_REGISTERS, features
 from gdbhyp.arch.fields import Bits
 from gdbhyp.arch.granules import CONTIGUOUS_BITS, FINAL_LEVEL, leaf_bits
 from gdbhyp.arch.regimes import Regime, Space
@@ -45,6 +45,7 @@ __all__ = [
     "explicit",
     "registers_needed",
     "translate",
+    "undecided",
     "with_registers",
 ]
 
@@ -99,6 +100,18 @@ class _Overlay:
     def get(self, name: str, /) -> int | None:
         value = self._values.get(name)
         return self._below.get(name) if value is None else value
+
+
+def undecided(registers: Registers, answer: Callable[[Registers], object]) -> tuple[str, ...]:
+    """Return the ID registers that are not shown and on which ``answer`` depends.
+
+    Of those, every feature is assumed; ``answer`` is also asked of registers where one of them denies them all.
+
+    :raises Unsupported: if ``answer`` does.
+    """
+    missing = [name for name in ID_REGISTERS if registers.get(name) is None]
+    assumed = answer(registers) if missing else None
+    return tuple(name for name in missing if answer(_Overlay(registers, {name: 0})) != assumed)
 
 
 def explicit(

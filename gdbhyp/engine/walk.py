@@ -452,6 +452,12 @@ class Setup:
             self._halves[upper] = found
         return found
 
+    def parameters(self, stages: str) -> tuple[object, ...]:
+        """Everything that decides a walk of ``stages``, to be compared: "2" leaves stage 1 out."""
+        el = {Regime.EL10: 0, Regime.EL3: 3}.get(self.regime, 2)
+        first = () if stages == "2" else (self.half(False), self.half(True), self.controls.regime_of(el))
+        return (*first, *self.stage2())
+
 
 _SETUP_LIMIT = 64
 _setups: dict[tuple[object, ...], Setup] = {}

@@ -8,7 +8,7 @@ missing where a sentence says that something was not looked at. A value that is 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,15 @@ import pytest
 from unit import linuxhost
 from unit.asked import Answer, ask, questions
 from unit.linuxhost import LinuxHost
-from unit.machines import EL2H, HCR_GUEST, HYP, LINEAR, TEXT, VTCR, Model, Nvhe, Protected, Vhe
+from unit.machines import EL2H, HCR_GUEST, HCR_HOST, HYP, LINEAR, TEXT, VTCR, Model, Nvhe, Protected, Vhe
 
+from gdbhyp.analyses.trees import _assumptions
 from gdbhyp.analyses.walk import Question as WalkQuestion
 from gdbhyp.analyses.walk import regime_of, walk
 from gdbhyp.arch.regimes import Regime
+from gdbhyp.commands.registry import COMMANDS
 from gdbhyp.engine.stop import Stop
-from gdbhyp.hypervisors.identify import identify
+from gdbhyp.hypervisors.identify import Identity, identify
 from gdbhyp.hypervisors.linux import kernel
 from gdbhyp.hypervisors.vms import find_vms
 
@@ -128,6 +130,7 @@ _WORDS = {
     "how",
     "state",
     "problems",
+    "assumed",
     "not_judged",
     "owns",
 }
@@ -243,6 +246,71 @@ def test_e2h_means_what_it_says_without_id_registers(register: str) -> None:
     stop = _stop(_vhe, register)
     assert regime_of(stop) is Regime.EL20
     assert walk(stop, WalkQuestion(LINEAR + TEXT)).output == TEXT
+
+
+def _named(names: Sequence[str]) -> Callable[[Model], None]:
+    def remove(model: Model) -> None:
+        for registers in (model.registers, *model.cpus):
+            for name in names:
+                registers.pop(name, None)
+
+    return remove
+
+
+FEATURES = tuple(f"ID_AA64MMFR{number}_EL1" for number in range(4))
+SAID = "so every feature was taken to be there"
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        *(
+            (make, words)
+            for make in (_in_a_guest, _vhe)
+            for words in ("walk 0xffff000042000000", "map", "status")
+        ),
+        (_in_a_guest, "at S12E1R 0x42000000"),
+        (_in_a_guest, "x/x 0x80000000 --ipa"),
+        (_in_the_host, "find 0x46000000"),
+    ],
+)
+def test_assumed_features_are_said_once(make: Callable[[], Model], words: str) -> None:
+    """Without ID registers every answer that depends on them says so; with them, none has anything to say."""
+    name, *arguments = words.replace("/", " /").split()
+    command = next(command for command in COMMANDS if command.name == name)
+    shown = make()
+    shown.fill(0x4400_0000, 0x4401_0000)
+    answer = ask(shown.stop(), command, tuple(arguments))
+    assert "does not show" not in answer.text + " ".join(answer.warned)
+    bare = make()
+    bare.fill(0x4400_0000, 0x4401_0000)
+    _named(FEATURES)(bare)
+    answer = ask(bare.stop(), command, tuple(arguments))
+    assert (answer.text + " ".join(answer.warned)).count(SAID) == 1
+
+
+def test_a_register_that_does_not_matter_is_not_named() -> None:
+    """What ID_AA64MMFR3_EL1 tells of is off by its control bits."""
+    assert walk(_stop(_in_a_guest, "ID_AA64MMFR3_EL1"), WalkQuestion(0x4200_0000)).assumed is None
+
+
+def test_force_write_back_as_kvm_sets_it_is_said() -> None:
+    """The VM is in no CPU and has no vCPU that was found: what its memory types mean was assumed."""
+
+    def host() -> Model:
+        model = _in_the_host()
+        _named(FEATURES)(model)
+        return model
+
+    stop = host().stop()
+    (vm, *_) = find_vms(stop).vms
+    for cpu in stop.cpus():
+        cpu.machine.registers["HCR_EL2"] = HCR_HOST  # type: ignore[index]
+    trees = [*_assumptions(stop.cpus(), stop, (), [vm], Identity("kvm-nvhe", ()))]
+    assert trees == [
+        "VM 0: HCR_EL2.FWB was taken to be 1, as KVM sets it where it is there: what the memory types of stage 2 "
+        "mean depends on it"
+    ]
 
 
 def test_a_shown_id_register_is_believed() -> None:

@@ -36,6 +36,8 @@ def render(report: StatusReport, style: Style) -> Iterator[str]:
         if report.exception_from is not None:
             rows.append(["", f"from VA {_place(report.exception_from, report.exception_from_symbol)}"])
     yield from style.table([[style.paint("name", name), text] for name, text in rows]).splitlines()
+    if report.assumed:
+        yield style.paint("note", report.assumed)
     if report.verbose:
         yield from _details(report, style)
 
