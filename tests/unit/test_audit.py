@@ -473,6 +473,56 @@ def test_an_erratum_needs_its_revision() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("rule", "midr", "missing", "says"),
+    [
+        ("erratum", 0x413F_D0B0, ["MIDR_EL1"], ""),
+        ("erratum", 0x411F_D050, ["TCR_EL1"], "TCR_EL1 of CPU 0, 1, 2"),
+        ("erratum", 0x411F_D050, ["TCR_EL2"], "TCR_EL2 of CPU 0, 1, 2"),
+        ("erratum", 0x411F_D050, ["HCR_EL2"], "HCR_EL2 of CPU 0, 1, 2"),
+        ("erratum", 0xC00F_AC30, ["VTCR_EL2"], "VTCR_EL2 of CPU 0, 1, 2"),
+        ("trap-hole", 0, ["CPTR_EL2", "MDCR_EL2"], "CPTR_EL2 of CPU 0, 1 and MDCR_EL2 of CPU 0, 1"),
+        ("trap-hole", 0, ["VTTBR_EL2"], "VTTBR_EL2 of CPU 0, 1, 2"),
+        ("el2-control", 0, ["SCTLR_EL2"], "SCTLR_EL2 of CPU 0, 1, 2"),
+        ("hyp-translation-off", 0, ["SCTLR_EL2"], "SCTLR_EL2 of CPU 0, 1, 2"),
+    ],
+)
+def test_a_rule_says_what_it_could_not_judge_by(rule: str, midr: int, missing: list[str], says: str) -> None:
+    model = Nvhe()
+    model.registers["MIDR_EL1"] = midr
+    assert audit(model.stop(), rules=[rule]).rules[0].not_judged == ""
+    for registers in (model.registers, *model.cpus):
+        for name in missing:
+            registers.pop(name, None)
+    assert audit(model.stop(), rules=[rule]).rules[0].not_judged == (
+        f"not judged to the end: the target does not show {says}"
+        if says
+        else "the target does not show MIDR_EL1"
+    )
+
+
+def test_one_cpu_that_hides_its_identity_leaves_the_others_judged() -> None:
+    model = Nvhe()
+    model.cpus[1]["MIDR_EL1"] = 0x413F_D0B0
+    report = audit(model.stop(), rules=["erratum"])
+    assert [finding.severity for finding in report.findings] == ["note"]
+    assert (
+        report.rules[0].not_judged == "not judged to the end: the target does not show MIDR_EL1 of CPU 0, 2"
+    )
+
+
+def test_a_trap_of_what_may_not_be_there() -> None:
+    """Without its ID register the activity monitors may be there: the finding stays and says so."""
+    model = Nvhe()
+    del model.registers["ID_AA64PFR0_EL1"]
+    found = [
+        finding for finding in audit(model.stop(), rules=["trap-hole"]).findings if "TAM" in finding.message
+    ]
+    assert (
+        found[0].explanation == "right where the processor lacks what it traps: ID_AA64PFR0_EL1 is not shown"
+    )
+
+
 def test_data_that_wxn_or_uxn_throughout_covers_is_right() -> None:
     """hVHE: what is written does not execute with WXN; text that has UXN = 1 shows that UXN is not taken for PXN."""
     model = Hvhe()

@@ -156,8 +156,8 @@ def test_explicit_stage1_without_mair_has_no_memory_type(
     assert "MAIR_EL1" in errors
     assert "the EL1&0 regime was taken" not in errors
     shown = ("MAIR_EL1=0xff", "ID_AA64MMFR0_EL1=5", "ID_AA64MMFR1_EL1=0")
-    words += tuple(word for value in shown for word in ("--reg", value))
-    _, rows, errors = run(capsys, *words, "--regime", "EL1")
+    given = [word for value in shown for word in ("--reg", value)]
+    _, rows, errors = run(capsys, *words, *given, "--regime", "EL1")
     assert rows[0]["memory"].startswith("Normal Write-Back")
     assert errors == ""
 

@@ -7,14 +7,15 @@ of its own weight; else it is a note, for whether a workaround is in place canno
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from gdbhyp.analyses.audit.findings import Finding, Rule, Severity, about_registers
-from gdbhyp.analyses.audit.world import World, register_evidence
+from gdbhyp.analyses.audit.world import World, register_evidence, say_unknown
 from gdbhyp.arch.fields import Bits, bit
 from gdbhyp.arch.worlds import Hcr
 from gdbhyp.engine.stop import Stop
+from gdbhyp.errors import RegisterUnavailable
 
 _IMPLEMENTER, _VARIANT, _PART, _REVISION = Bits(31, 24), Bits(23, 20), Bits(15, 4), Bits(3, 0)
 _ARM, _AMPERE = 0x41, 0xC0
@@ -27,8 +28,8 @@ _ANY = ((0, 0), (15, 15))
 class Erratum:
     """An erratum of a part, from one revision (r, p) to another, both included.
 
-    ``holds`` says whether the registers of a CPU meet its condition and names the register that does; None where
-    registers do not tell.
+    ``holds`` says whether the registers of a CPU meet its condition and names the register that does, or raises
+    RegisterUnavailable; None where registers do not tell.
     """
 
     number: str
@@ -51,12 +52,16 @@ def _dirty_state_in_hardware(cpu: Stop) -> str | None:
     """Return the register that turns hardware management of dirty state on."""
     if (cpu.optional("TCR_EL1") or 0) & _HD_TWO_RANGES.in_place:
         return "TCR_EL1"
-    hd = _HD_TWO_RANGES if Hcr(cpu.optional("HCR_EL2") or 0).e2h else _HD_ONE_RANGE
-    return "TCR_EL2" if (cpu.optional("TCR_EL2") or 0) & hd.in_place else None
+    hd = _HD_TWO_RANGES if Hcr(cpu.register("HCR_EL2")).e2h else _HD_ONE_RANGE
+    if cpu.register("TCR_EL2") & hd.in_place:
+        return "TCR_EL2"
+    # One that is set would have been enough; none that is set needs all of them.
+    cpu.register("TCR_EL1")
+    return None
 
 
 def _stage2_access_flag(cpu: Stop) -> str | None:
-    return "VTCR_EL2" if (cpu.optional("VTCR_EL2") or 0) & _VTCR_HA.in_place else None
+    return "VTCR_EL2" if cpu.register("VTCR_EL2") & _VTCR_HA.in_place else None
 
 
 ERRATA = (
@@ -156,20 +161,23 @@ ERRATA = (
 
 def errata(world: World) -> Iterator[Finding]:
     """The errata of the machine's processors, each once for the CPUs that have it."""
+    missing = world.not_shown("MIDR_EL1")
+    midrs = {cpu.cpu: midr for cpu in world.cpus if (midr := cpu.optional("MIDR_EL1")) is not None}
     for item in ERRATA:
-        affected = [cpu for cpu in world.cpus if item.affects(cpu.optional("MIDR_EL1") or 0)]
+        affected = [cpu for cpu in world.cpus if cpu.cpu in midrs and item.affects(midrs[cpu.cpu])]
         if not affected:
             continue
         severity: Severity = "note"
         evidence = [register_evidence(affected[0], "MIDR_EL1")]
         explanation = "right where the hypervisor has the workaround, which registers do not show"
         if item.holds is not None:
-            meets = [(cpu, name) for cpu in affected if (name := item.holds(cpu)) is not None]
+            meets, unknown = _meets(affected, item.holds)
             if not meets:
+                missing += unknown
                 continue
             severity, explanation = "medium", ""
             evidence.append(register_evidence(*meets[0]))
-        midr = affected[0].optional("MIDR_EL1") or 0
+        midr = midrs[affected[0].cpu]
         where = f"r{_VARIANT(midr)}p{_REVISION(midr)}"
         yield about_registers(
             "erratum",
@@ -178,6 +186,24 @@ def errata(world: World) -> Iterator[Finding]:
             evidence,
             explanation=explanation,
         )
+    say_unknown(missing)
+
+
+def _meets(
+    cpus: Sequence[Stop], holds: Callable[[Stop], str | None]
+) -> tuple[list[tuple[Stop, str]], list[tuple[str, Stop]]]:
+    """Return the CPUs that meet an erratum's condition with the register that says so, and those that hide one."""
+    answers = [(cpu, *_told(cpu, holds)) for cpu in cpus]
+    meets = [(cpu, name) for cpu, name, _ in answers if name is not None]
+    return meets, [(hidden, cpu) for cpu, _, hidden in answers if hidden is not None]
+
+
+def _told(cpu: Stop, holds: Callable[[Stop], str | None]) -> tuple[str | None, str | None]:
+    """Return the register that meets the condition and the one that is not shown, None for what there is not."""
+    try:
+        return holds(cpu), None
+    except RegisterUnavailable as error:
+        return None, error.name
 
 
 RULES = (
@@ -189,7 +215,7 @@ RULES = (
         "the processors' Software Developer Errata Notices",
         errata,
         lambda world: (
-            "" if world.stop.optional("MIDR_EL1") is not None else "the target does not show MIDR_EL1"
+            "" if len(world.not_shown("MIDR_EL1")) < len(world.cpus) else "the target does not show MIDR_EL1"
         ),
     ),
 )

@@ -12,6 +12,7 @@ from gdbhyp.analyses.audit.world import (
     is_memory,
     is_process,
     register_evidence,
+    say_unknown,
 )
 from gdbhyp.analyses.reach import Indexed
 from gdbhyp.arch.regimes import Regime
@@ -53,6 +54,7 @@ def translation_off(world: World) -> Iterator[Finding]:
                 [register_evidence(cpu, "SCTLR_EL2", "M = 0")],
                 explanation="right before EL2 is set up, and where nothing uses EL2",
             )
+    say_unknown(world.not_shown("SCTLR_EL2"))
 
 
 def _covered(

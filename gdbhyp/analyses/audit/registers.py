@@ -7,11 +7,11 @@ or has just left one: inside EL2 the registers may be between two worlds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gdbhyp.analyses.audit.findings import Finding, Rule, Severity, about_registers
-from gdbhyp.analyses.audit.world import World, register_evidence
+from gdbhyp.analyses.audit.world import World, register_evidence, say_unknown
 from gdbhyp.arch.fields import Bits
 from gdbhyp.arch.registers import layout_of
 from gdbhyp.arch.worlds import Hcr
@@ -19,11 +19,24 @@ from gdbhyp.engine.stop import Stop
 
 
 @dataclass(frozen=True)
+class Feature:
+    """What an ID register tells by a field that is not ``absent``."""
+
+    register: str
+    field: Bits
+    absent: int = 0
+
+    def is_denied(self, cpu: Stop) -> bool:
+        """Return whether the ID register says that it is not there; one that is not shown says nothing against it."""
+        value = cpu.optional(self.register)
+        return value is not None and self.field(value) == self.absent
+
+
+@dataclass(frozen=True)
 class Expected:
     """A field of a register that has to have ``value`` while a guest runs, and why.
 
-    ``where`` says whether the processor has what the field is about; ``e2h`` None takes the field from the layout that
-    HCR_EL2.E2H chooses.
+    ``feature`` is what the field is about, None where every processor has it.
     """
 
     register: str
@@ -31,25 +44,21 @@ class Expected:
     value: int
     severity: Severity
     why: str
-    where: Callable[[Stop], bool] = lambda cpu: True
+    feature: Feature | None = None
+
+    def explanation(self, cpu: Stop) -> str:
+        """Return what would make it right to have another value."""
+        if self.feature is None or cpu.optional(self.feature.register) is not None:
+            return ""
+        return f"right where the processor lacks what it traps: {self.feature.register} is not shown"
 
 
-def _has(register: str, field: Bits, absent: int = 0) -> Callable[[Stop], bool]:
-    """Return whether an ID register says that a feature is there; one that is not shown says nothing against it."""
-
-    def has(cpu: Stop) -> bool:
-        value = cpu.optional(register)
-        return value is None or field(value) != absent
-
-    return has
-
-
-_EL3 = _has("ID_AA64PFR0_EL1", Bits(15, 12))
-_TRACE = _has("ID_AA64DFR0_EL1", Bits(7, 4))
-_PMU = _has("ID_AA64DFR0_EL1", Bits(11, 8))
-_SPE = _has("ID_AA64DFR0_EL1", Bits(35, 32))
-_TRF = _has("ID_AA64DFR0_EL1", Bits(43, 40))
-_AMU = _has("ID_AA64PFR0_EL1", Bits(47, 44))
+_EL3 = Feature("ID_AA64PFR0_EL1", Bits(15, 12))
+_TRACE = Feature("ID_AA64DFR0_EL1", Bits(7, 4))
+_PMU = Feature("ID_AA64DFR0_EL1", Bits(11, 8))
+_SPE = Feature("ID_AA64DFR0_EL1", Bits(35, 32))
+_TRF = Feature("ID_AA64DFR0_EL1", Bits(43, 40))
+_AMU = Feature("ID_AA64PFR0_EL1", Bits(47, 44))
 
 BASELINE = (
     Expected(
@@ -110,15 +119,24 @@ def _field(register: str, name: str, value: int, e2h: bool) -> tuple[str, int] |
     return None
 
 
+_WHO_RUNS = ("HCR_EL2", "VTTBR_EL2")
+
+
 def trap_hole(world: World) -> Iterator[Finding]:
     """A field that is not as the baseline has it, on a CPU that runs a guest."""
+    missing = world.not_shown(*_WHO_RUNS)
     for cpu, vttbr in world.guests():
         e2h = Hcr(cpu.optional("HCR_EL2") or 0).e2h
         vm = world.vm_of(vttbr)
         for item in BASELINE:
+            if item.feature is not None and item.feature.is_denied(cpu):
+                continue
             value = cpu.optional(item.register)
-            found = None if value is None else _field(item.register, item.field, value, e2h)
-            if found is None or found[1] == item.value or not item.where(cpu):
+            if value is None:
+                missing.append((item.register, cpu))
+                continue
+            found = _field(item.register, item.field, value, e2h)
+            if found is None or found[1] == item.value:
                 continue
             yield about_registers(
                 "trap-hole",
@@ -127,7 +145,9 @@ def trap_hole(world: World) -> Iterator[Finding]:
                 f"{found[0]} is {found[1]:#x}, the baseline is {item.value:#x}: {item.why}",
                 [register_evidence(cpu, item.register, f"{item.field} = {found[1]:#x}")],
                 vms=[] if vm is None else [vm],
+                explanation=item.explanation(cpu),
             )
+    say_unknown(missing)
 
 
 def stage2_misprogrammed(world: World) -> Iterator[Finding]:
@@ -168,10 +188,11 @@ def el2_control(world: World) -> Iterator[Finding]:
                     f"CPU {cpu.cpu}: SCTLR_EL2.{name} {found[0]} is {found[1]}, the baseline is {wanted}: {why}",
                     [register_evidence(cpu, "SCTLR_EL2", f"{name} = {found[1]}")],
                 )
+    say_unknown(world.not_shown("SCTLR_EL2"))
 
 
 def _needs_guest(world: World) -> str:
-    return "" if any(world.guests()) else "no CPU runs a guest"
+    return "" if any(world.guests()) or world.not_shown(*_WHO_RUNS) else "no CPU runs a guest"
 
 
 RULES = (

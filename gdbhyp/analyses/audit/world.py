@@ -8,7 +8,7 @@ Where it is not known where the machine has memory, that is more than half of wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,6 +22,7 @@ from gdbhyp.engine.map import MappedRange
 from gdbhyp.engine.ranges import Ranges, difference, intersection, total, union
 from gdbhyp.engine.stop import Stop
 from gdbhyp.engine.translate import translate
+from gdbhyp.errors import RegisterUnavailable
 from gdbhyp.hypervisors.vms import Vm
 
 Wanted = Callable[[MappedRange], bool]
@@ -202,6 +203,10 @@ class World:
 
     # Registers.
 
+    def not_shown(self, *names: str) -> list[tuple[str, Stop]]:
+        """Return which CPUs do not show which of some registers."""
+        return [(name, cpu) for name in names for cpu in self.cpus if cpu.optional(name) is None]
+
     def guests(self) -> Iterator[tuple[Stop, int]]:
         """Yield the CPUs that run a guest, or have just left it, with VTTBR_EL2."""
         for cpu in self.cpus:
@@ -235,6 +240,21 @@ def is_process(tree: Tree) -> bool:
 def tables_of(trees: Sequence[Indexed]) -> Ranges:
     """Return where the tables of trees are in physical memory."""
     return union(piece for each in trees for piece in each.tables)
+
+
+def say_unknown(missing: Iterable[tuple[str, Stop]]) -> None:
+    """End a rule that could not be judged for want of registers of some CPUs; return if there are none.
+
+    :raises RegisterUnavailable: naming them all.
+    """
+    cpus: dict[str, list[int]] = {}
+    for name, cpu in missing:
+        cpus.setdefault(name, []).append(cpu.cpu)
+    if cpus:
+        words = [
+            f"{name} of CPU {', '.join(map(str, sorted(set(numbers))))}" for name, numbers in cpus.items()
+        ]
+        raise RegisterUnavailable(" and ".join(words))
 
 
 def register_evidence(cpu: Stop, name: str, text: str = "") -> Evidence:
