@@ -99,17 +99,21 @@ class Catch(gdb.Breakpoint):
 def _what_happened(hit: Hit, wanted: Wanted) -> str:
     party = hit.party
     vmid = "" if party.vmid is None else f" of VMID {party.vmid}"
-    elr = hit.get("ELR_EL2") or 0
+    elr = hit.get("ELR_EL2")
+    where = "a VA that is not known (the target does not show ELR_EL2)" if elr is None else f"VA {elr:#x}"
     if wanted.entry:
-        return f"entry into the {party.world}{vmid} at EL{hit.saved_el}, VA {elr:#x}"
+        level = "an EL that is not known" if hit.get("SPSR_EL2") is None else f"EL{hit.saved_el}"
+        return f"entry into the {party.world}{vmid} at {level}, {where}"
     if hit.kind != SYNC:
-        return f"{KIND_TITLES[hit.kind]} interrupted the {party.world}{vmid} at VA {elr:#x}"
+        return f"{KIND_TITLES[hit.kind]} interrupted the {party.world}{vmid} at {where}"
     try:
         with live_stop() as stop:
-            summary, symbol = _summary(stop), stop.symbol(elr)
+            summary, symbol = _summary(stop), None if elr is None else stop.symbol(elr)
     except GdbhypError as error:
-        summary, symbol = f"ESR_EL2 = {hit.get('ESR_EL2') or 0:#x} ({error})", None
-    return f"{summary}, from VA {elr:#x}{f' <{symbol}>' if symbol else ''}{vmid}"
+        esr = hit.get("ESR_EL2")
+        shown = "" if esr is None else f"ESR_EL2 = {esr:#x}, "
+        summary, symbol = f"a synchronous exception ({shown}{error})", None
+    return f"{summary}, from {where}{f' <{symbol}>' if symbol else ''}{vmid}"
 
 
 def _summary(stop: Stop) -> str:

@@ -305,27 +305,35 @@ def _of_thread(thread: gdb.InferiorThread, ask: Callable[[], T]) -> T:
         return ask()
 
 
-def _register(name: str) -> int:
-    return int(gdb.parse_and_eval(f"${name}")) & 0xFFFF_FFFF_FFFF_FFFF
+def _register(name: str) -> int | None:
+    """Return a register of the selected CPU, None if the stub does not show it."""
+    from gdbhyp.plugin.target import shown_names
+
+    # Only one that is there: to evaluate another would make a convenience variable of that name.
+    shown = shown_names(gdb.selected_inferior().architecture())[name]
+    return None if shown is None else int(gdb.parse_and_eval(f"${shown}")) & 0xFFFF_FFFF_FFFF_FFFF
 
 
 def _new_recording(source: str, options: StartOptions, vhe: bool) -> Recording:
     """Return a recording that knows what each CPU is doing, and nothing else."""
     recording = Recording(source, options.capacity, vhe=vhe)
-    for state in _on_all_cpus(_state):
+    for state in filter(None, _on_all_cpus(_state)):
         recording.add(state)
     return recording
 
 
-def _state() -> State:
-    """Return what the selected CPU does."""
+def _state() -> State | None:
+    """Return what the selected CPU does, None where that is not shown: then it is as if it had not been seen yet."""
     thread = gdb.selected_thread()
     assert thread is not None
+    cpsr, base = _register("CPSR"), _register("VBAR_EL2")
+    if cpsr is None or base is None:
+        return None
     return State(
         seq=-1,
         cpu=(thread.ptid[1] or thread.num) - 1,
-        el=_register("cpsr") >> 2 & 3,
-        base=_register("VBAR_EL2"),
+        el=cpsr >> 2 & 3,
+        base=base,
         esr=_register("ESR_EL2"),
         elr=_register("ELR_EL2"),
         hcr=_register("HCR_EL2"),

@@ -146,7 +146,7 @@ class BreakSource:
             seq=self._seq,
             cpu=hit.cpu,
             to_el=hit.saved_el,
-            pc=get("ELR_EL2") or 0,
+            pc=get("ELR_EL2"),
             time=time.monotonic_ns(),
             hcr=get("HCR_EL2"),
             vttbr=get("VTTBR_EL2"),

@@ -413,7 +413,8 @@ class Vectors:
 
     def _learn(self, point: Point, hit: Hit) -> None:
         """At an ERET, whose world is about to be entered: find its vectors."""
-        base = (hit.get("VBAR_EL2") or 0) & ~0x7FF
+        vbar = hit.get("VBAR_EL2")
+        base = 0 if vbar is None else vbar & ~0x7FF
         known = not self._add(base)
         if base and not self._bases[base].of_guest and hit.party.world == "guest":
             self._bases[base].of_guest = True
@@ -466,7 +467,9 @@ class Vectors:
         if self._registers is None:
             self._find_again()
             return
-        self._add(self._registers.get("VBAR_EL2") or 0)
+        vbar = self._registers.get("VBAR_EL2")
+        if vbar is not None:
+            self._add(vbar)
         for address, point in list(self._points.items()):
             # A new symbol file makes GDB work all addresses out again.
             if not point.is_valid() or point.misplaced:

@@ -41,13 +41,16 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Place:
-    """Where something was seen: ``place`` is a vector or an ERET of EL2, ``pc`` where the world was left or goes on."""
+    """Where something was seen: ``place`` is a vector or an ERET of EL2, ``pc`` where the world was left or goes on.
+
+    ``pc`` is None where the target does not show ELR_EL2.
+    """
 
     number: int
     cpu: int
     place: VA
     symbol: str | None
-    pc: VA
+    pc: VA | None
 
 
 @dataclass(frozen=True)
@@ -259,19 +262,21 @@ def _guest(snapshot: Snapshot) -> Guest:
 
 
 def _place(snapshot: Snapshot) -> Place:
-    pc = snapshot.registers.get(rules.PC, 0)
-    return Place(snapshot.number, snapshot.cpu, VA(snapshot.place), None, VA(pc))
+    pc = snapshot.registers.get(rules.PC)
+    return Place(snapshot.number, snapshot.cpu, VA(snapshot.place), None, None if pc is None else VA(pc))
 
 
 def _progress(left: Snapshot, now: Snapshot) -> tuple[Allowance, ...]:
-    """Return what going on elsewhere than at the place of the exit may change."""
-    before, pc = left.registers.get(rules.PC, 0), now.registers.get(rules.PC, 0)
+    """Return what going on elsewhere than at the place of the exit may change; all of it where that is not known."""
+    before, pc = left.registers.get(rules.PC), now.registers.get(rules.PC)
+    if before is None or pc is None:
+        return (*rules.STEPPED, *rules.INJECTED)
     if pc == before:
         return ()
     if pc - before in (2, 4):
         return rules.STEPPED
-    vbar = now.registers.get("VBAR_EL1", 0)
-    return rules.INJECTED if rules.is_vector(pc, vbar) else ()
+    vbar = now.registers.get("VBAR_EL1")
+    return rules.INJECTED if vbar is None or rules.is_vector(pc, vbar) else ()
 
 
 def _is_host_at_el2(snapshot: Snapshot) -> bool:

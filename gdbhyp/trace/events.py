@@ -89,7 +89,7 @@ class Taken(NamedTuple):
 
 
 class Returned(NamedTuple):
-    """An exception return from EL2 to ``to_el``, 2 included, at ``pc``.
+    """An exception return from EL2 to ``to_el``, 2 included, at ``pc``; None where the target does not show ELR_EL2.
 
     ``cpu`` is None when the source does not say which CPU returned. ``vector_base`` is VBAR_EL2 at the return, that is
     where the next exception will arrive. ``world`` is who goes on where the source says that and no register.
@@ -98,7 +98,7 @@ class Returned(NamedTuple):
     seq: int
     cpu: int | None
     to_el: int
-    pc: int
+    pc: int | None
     time: int | None = None
     hcr: int | None = None
     vttbr: int | None = None

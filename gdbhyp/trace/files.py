@@ -94,7 +94,7 @@ def decode(line: str | bytes) -> Event:
         raise ValueError("an unknown kind of event")
     values = {name: _value(name, value) for name, value in fields.items() if name in kind._fields}
     if kind is Returned:
-        values.setdefault("cpu", None)
+        values = {"cpu": None, "pc": None} | values
     try:
         return kind(**values)
     except TypeError as error:

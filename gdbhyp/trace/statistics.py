@@ -87,9 +87,12 @@ class WorldRow:
 
 @dataclass(frozen=True)
 class MaintenanceRow:
-    """How often EL2 executed a TLB maintenance instruction with a VMID in VTTBR_EL2, which is 0 for KVM's host."""
+    """How often EL2 executed a TLB maintenance instruction with a VMID in VTTBR_EL2, which is 0 for KVM's host.
 
-    vmid: int
+    ``vmid`` is None where the target does not show VTTBR_EL2.
+    """
+
+    vmid: int | None
     instruction: str
     count: int
 
@@ -306,7 +309,7 @@ class Statistics:
         self._registers: Top[tuple[Party, int]] = Top()
         self._pcs: Top[tuple[Party, int]] = Top()
         self._ipas: Top[tuple[Party, int]] = Top()
-        self._tlbis: Top[tuple[int, int]] = Top()
+        self._tlbis: Top[tuple[int | None, int]] = Top()
         self._storms = Storms()
         self._times = Times()
 
@@ -325,7 +328,8 @@ class Statistics:
             self._returned(event)  # type: ignore[arg-type]
         elif type(event) is Maintained:
             self.maintenance += 1
-            self._tlbis.add((vmid_of(event.vttbr or 0, event.vtcr), event.instruction & ~31))
+            vmid = None if event.vttbr is None else vmid_of(event.vttbr, event.vtcr)
+            self._tlbis.add((vmid, event.instruction & ~31))
         elif type(event) is Lost:
             self.dropped += event.missing
             self._times.lost(event.cpu)

@@ -85,6 +85,13 @@ def party_by_registers(event: Taken) -> Party | None:
     return party_below(event.hcr, event.vttbr, event.vtcr)
 
 
+def _below(state: State) -> Party | None:
+    """Return who runs below EL2, or ran there last, None where the registers that say so are not known."""
+    if state.hcr is None or state.vttbr is None:
+        return None
+    return GUEST if party_below(state.hcr, state.vttbr, state.vtcr).world == "guest" else HOST
+
+
 class _Cpu:
     """What is known of one CPU between two events.
 
@@ -104,9 +111,9 @@ class _Cpu:
         self.outstanding: int | None = None
         self.left: Returned | None = None
 
-    def goes_on_at(self, pc: int) -> bool:
+    def goes_on_at(self, pc: int | None) -> bool:
         """Return whether a return to ``pc`` ends this CPU's last exception, or its host's call."""
-        if self.last is None:
+        if self.last is None or pc is None:
             return False
         elr = self.last.elr
         return pc == self.outstanding or (elr is not None and (pc == elr or pc == elr + 4))
@@ -236,15 +243,14 @@ class WorldTracker:
 
     def _begin(self, state: State) -> None:
         """Start with what a CPU did: it runs something below EL2, or something that it ran is interrupted."""
-        hcr = state.hcr or 0
-        self.vhe = self.vhe or is_host_at_el2(hcr)
-        below = GUEST if party_below(hcr, state.vttbr or 0, state.vtcr).world == "guest" else HOST
+        self.vhe = self.vhe or (state.hcr is not None and is_host_at_el2(state.hcr))
+        below = _below(state)
         cpu = self._cpu(state.cpu)
         cpu.in_el2 = state.el == 2
         cpu.below = cpu.last_party = below
         if cpu.in_el2:
             cpu.last = Taken(state.seq, state.cpu, state.base + _SYNC_LOWER, 1, esr=state.esr, elr=state.elr)
-        if self.vhe and not is_host_at_el2(hcr):
+        if self.vhe and state.hcr is not None and not is_host_at_el2(state.hcr):
             self._vhe_bases[state.base] = GUEST
 
     def _cpu(self, number: int) -> _Cpu:
@@ -284,7 +290,7 @@ class WorldTracker:
             return self._deduce_vhe(event)
         if cpu.in_el2:
             self._claim_return(cpu, event)
-        page = (event.elr or 0) >> 12
+        page = None if event.elr is None else event.elr >> 12
         expected = cpu.below
         if expected is not None and expected is not UNKNOWN and cpu.certain:
             seen = self._bases.sure(event.base)
@@ -294,11 +300,12 @@ class WorldTracker:
                 self._correct(cpu, seen)
                 return seen
             self._bases.learn(event.base, expected)
-            self._pages.learn(page, expected)
+            if page is not None:
+                self._pages.learn(page, expected)
             return expected
         # That a base was the host's so far says nothing unless guests have others.
         party = self._bases.get(event.base) if self._bases.knows(GUEST) else None
-        if party is None:
+        if party is None and page is not None:
             party = self._pages.get(page)
         if party is None:
             party = self._by_kind(event) if expected is None or expected is UNKNOWN else expected
@@ -361,8 +368,7 @@ class WorldTracker:
         """Choose the return that only this CPU can have made, or else the nearest to its exception."""
         others = [c.last.seq for c in self._cpus.values() if c is not cpu and c.in_el2 and c.last is not None]
         own = [kept for kept in fitting if not any(seq < kept.seq for seq in others)]
-        elr = event.elr or 0
-        claimed = own[0] if own else min(fitting, key=lambda kept: abs(elr - kept.pc))
+        claimed = own[0] if own else min(fitting, key=lambda kept: _distance(event.elr, kept.pc))
         if any(kept.pc != claimed.pc for kept in fitting):
             # If this was another CPU's return, then that one will find this CPU's.
             for kept in fitting:
@@ -417,7 +423,7 @@ class WorldTracker:
                     cpu.depth -= 1
                     return
         calls = [cpu.last for cpu in inside if cpu.last is not None and cpu.last.ec == EC_HVC64]
-        if any(call.elr == event.pc for call in calls):
+        if event.pc is not None and any(call.elr == event.pc for call in calls):
             self.vhe = True
 
     def _left(self, cpu: _Cpu, event: Returned) -> None:
@@ -425,7 +431,9 @@ class WorldTracker:
         cpu.in_el2, cpu.left = False, event
         pc = event.pc
         last, party = cpu.last, cpu.last_party
-        if last is None:
+        if pc is None:
+            cpu.forget()
+        elif last is None:
             cpu.below = HOST
         elif cpu.outstanding is not None:
             if pc == cpu.outstanding:
@@ -445,6 +453,11 @@ class WorldTracker:
             if event.cpu is None or event.cpu == number:
                 cpu.forget()
         self._returns.clear()
+
+
+def _distance(one: int | None, other: int | None) -> int:
+    """Return how far apart two addresses are; farther than any two are where one is not known."""
+    return 1 << 64 if one is None or other is None else abs(one - other)
 
 
 def _same(one: Party, other: Party) -> bool:

@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 
+from gdbhyp.errors import NoTarget
+from gdbhyp.trace.catching import Wanted
+
 EL2_52, EL2_48, KERNEL = 0x000A_AE3D_20FC_D400, 0x0000_B0D6_C0DC_6C00, 0xFFFF_8000_8001_0C00
 GUEST = {"": 0xFFFF_0000_0000_0000, "_high": 0xFFFF_0000_0000_0000}
 HOST = {"": 0x00F0_0000_0000_0000, "_high": 0xFFF0_0000_0000_0000}
@@ -72,6 +75,55 @@ def vectors(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def test_a_cpu_fits(vectors: Any, masks: dict[str, int], address: int, fits: bool) -> None:
     vectors.stub.masks = masks
     assert vectors._fits(address, None) is fits
+
+
+def hit(vectors: Any, address: int, **registers: int) -> Any:
+    """Return a CPU at a vector or an ERET, of a stub that shows these registers and no other."""
+    vectors._cpu = lambda: 0
+    return vectors.Hit(address, SimpleNamespace(get=registers.get))
+
+
+GUEST_RUNS = {"HCR_EL2": 1, "VTTBR_EL2": 3 << 48 | 0x4000_0000}
+
+
+@pytest.mark.parametrize(
+    ("what", "shown", "says"),
+    [
+        ("enter", {"SPSR_EL2": 5}, "entry into the guest of VMID 3 at EL1, a VA that is not known"),
+        (
+            "enter",
+            {"ELR_EL2": 0x8000},
+            "entry into the guest of VMID 3 at an EL that is not known, VA 0x8000",
+        ),
+        ("irq", {}, "IRQ interrupted the guest of VMID 3 at a VA that is not known"),
+        ("dabt", {}, "a synchronous exception (nothing here), from a VA that is not known"),
+        (
+            "dabt",
+            {"ESR_EL2": 0x9200_0007},
+            "a synchronous exception (ESR_EL2 = 0x92000007, nothing here), from a VA",
+        ),
+    ],
+)
+def test_a_catch_does_not_take_a_missing_register_for_zero(
+    vectors: Any, monkeypatch: pytest.MonkeyPatch, what: str, shown: dict[str, int], says: str
+) -> None:
+    def nothing() -> Any:
+        raise NoTarget("nothing here")
+
+    sys.modules["gdbhyp.plugin.target"].live_stop = nothing  # type: ignore[attr-defined]
+    catch = importlib.import_module("gdbhyp.plugin.catch")
+    at = hit(vectors, 0x480 if what == "irq" else 0x400, **GUEST_RUNS, **shown)
+    text = catch._what_happened(at, Wanted(what))
+    assert text.startswith(says)
+    assert "0x0" not in text
+
+
+def test_a_return_without_elr_has_no_pc(vectors: Any) -> None:
+    source = importlib.import_module("gdbhyp.plugin.trace_break")
+    recording = object.__new__(source.BreakSource)
+    recording._seq = 0
+    event = recording._return(hit(vectors, 0x400, SPSR_EL2=5, **GUEST_RUNS))
+    assert (event.pc, event.to_el, event.vector_base) == (None, 1, None)
 
 
 def test_old_gdb_cuts_nothing(vectors: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -160,3 +160,14 @@ def test_restart_is_not_compared() -> None:
     story = Story().left(GUEST, X5=1).entered(GUEST, X5=0, SCTLR_EL1=0, ELR_EL2=0x4000)
     report = story.report()
     assert (report.restarts, report.guest_checks, report.findings) == (1, 0, ())
+
+
+def test_going_on_at_a_place_that_is_not_shown_accuses_nobody() -> None:
+    """Without ELR_EL2 the guest may have been stepped or given an exception: what that changes is no finding."""
+    checker = Checker()
+    registers = {"VMPIDR_EL2": 1, "SPSR_EL2": 5, "ELR_EL1": 2, "TPIDR_EL1": 7}
+    changed = registers | {"SPSR_EL2": 5 | 1 << 10, "ELR_EL1": 3, "TPIDR_EL1": 8}
+    checker.taken(Snapshot(1, 0, 0x2400, SYNC, GUEST, WFX, registers))
+    checker.returned(Snapshot(2, 0, 0x2400, SYNC, GUEST, None, changed))
+    (finding,) = checker.report().findings
+    assert (finding.register, finding.left.pc, finding.entered.pc) == ("TPIDR_EL1", None, None)

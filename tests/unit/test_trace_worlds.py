@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 import pytest
 
-from gdbhyp.trace.events import Event, Lost, Returned, Taken
+from gdbhyp.trace.events import Event, Lost, Maintained, Returned, State, Taken
+from gdbhyp.trace.statistics import Statistics
 from gdbhyp.trace.worlds import Party, WorldTracker
 
 HVC, DABT, SVC, WFX, SYSREG = (ec << 26 for ec in (0x16, 0x24, 0x15, 0x01, 0x18))
@@ -182,3 +183,31 @@ def test_bases_outweigh_a_return_that_was_another_cpus() -> None:
     tracker = WorldTracker()
     assert run(story.events, tracker)[-3:] == ["host", "host", "host"]
     assert tracker.contradictions == 1
+
+
+def test_a_state_without_registers_is_nobodys() -> None:
+    """A CPU of which neither HCR_EL2 nor VTTBR_EL2 is shown when a recording begins may be in a guest."""
+    for known in ({}, {"hcr": VM}, {"vttbr": 3 << 48 | 0x1000}):
+        tracker = WorldTracker()
+        tracker.take(State(-1, 0, 1, 0x2000, **known))
+        assert tracker.below(0) is None
+    tracker = WorldTracker()
+    tracker.take(State(-1, 0, 1, 0x2000, hcr=VM, vttbr=3 << 48 | 0x1000))
+    assert tracker.below(0) == Party("guest")
+
+
+def test_a_return_to_a_place_that_is_not_shown_tells_nothing() -> None:
+    tracker = WorldTracker()
+    tracker.take(Taken(0, 0, 0x2400, 1, esr=HVC, hcr=0, vttbr=0))
+    tracker.take(Returned(1, 0, 1, HOST))
+    assert tracker.below(0) == Party("host")
+    tracker.take(Taken(2, 0, 0x2400, 1, esr=HVC, hcr=0, vttbr=0))
+    tracker.take(Returned(3, 0, 1, None))
+    assert tracker.below(0) is None
+
+
+def test_maintenance_of_a_vmid_that_is_not_shown() -> None:
+    statistics = Statistics("test")
+    statistics.add(Maintained(0, 0, 0x1000, 0xD508_831F))
+    (row,) = statistics.report().tlb_maintenance
+    assert row.vmid is None

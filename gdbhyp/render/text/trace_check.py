@@ -71,8 +71,12 @@ def _finding(finding: Finding, style: Style) -> Iterator[str]:
     what = f"holds what {finding.whose} had" if finding.whose else "is not what it left"
     times = "" if finding.count == 1 else f" ({finding.count} times)"
     yield style.paint("bad", f"{finding.kind}: {finding.register}") + f" of the {world}: it {what}{times}"
-    yield f"  left   {finding.expected:#018x}  {_place(finding.left)}, from VA {finding.left.pc:#x}: {finding.why}"
-    yield f"  found  {finding.found:#018x}  {_place(finding.entered)}, going on at VA {finding.entered.pc:#x}"
+    yield f"  left   {finding.expected:#018x}  {_place(finding.left)}, from {_pc(finding.left)}: {finding.why}"
+    yield f"  found  {finding.found:#018x}  {_place(finding.entered)}, going on at {_pc(finding.entered)}"
+
+
+def _pc(place: Place) -> str:
+    return "a VA that is not known" if place.pc is None else f"VA {place.pc:#x}"
 
 
 def _place(place: Place) -> str:

@@ -41,7 +41,9 @@ def render(report: StatReport, style: Style) -> Iterator[str]:
     yield from _part("trapped registers", ("world", "access", "count"), registers, style)
     ipas = [[_world(i.world, i.vmid), f"IPA {i.ipa:#x}", str(i.count)] for i in report.ipas]
     yield from _part("faulting pages (where HPFAR_EL2 is valid)", ("world", "page", "count"), ipas, style)
-    tlbis = [[str(t.vmid), t.instruction, str(t.count)] for t in report.tlb_maintenance]
+    tlbis = [
+        ["?" if t.vmid is None else str(t.vmid), t.instruction, str(t.count)] for t in report.tlb_maintenance
+    ]
     yield from _part("TLB maintenance in EL2", ("VMID", "instruction", "count"), tlbis, style)
     pcs = [[_world(p.world, p.vmid), f"VA {p.pc:#x}", str(p.count)] for p in report.pcs]
     yield from _part("places", ("world", "PC", "count"), pcs, style)
