@@ -109,7 +109,7 @@ def check(command: str, said: str, right: str) -> None:
 
 
 # Words, which say what is missing.
-WORDS = ("summary", "reason", "text", "evidence", "world_reason")
+WORDS = ("summary", "reason", "text", "evidence", "world_reason", "assumed")
 
 
 def differences(where: str, found: Any, expected: Any) -> Iterator[str]:
