@@ -37,6 +37,7 @@ from gdbhyp.targets.snapshot import Contents, Snapshot
 _PAGE = 4096
 # A debugger looks for an address in all segments, one after the other.
 _MOST_VIEWS = 2048
+_FEW_TABLES = 64
 
 Progress = Callable[[str, int, int], None]
 
@@ -256,6 +257,9 @@ def _questions(cpu: Stop) -> Iterator[Callable[[], object]]:
     yield lambda: _exhaust(cpu, map.Question(regime=Regime.EL10, stages="both"))
     if cpu.optional("VTTBR_EL2"):
         yield lambda: _exhaust(cpu, map.Question(regime=Regime.EL10, stages="2"))
+    else:
+        # A host without stage 2 leaves 0 there; what lies at PA 0 need not be tables.
+        yield lambda: _exhaust(cpu, map.Question(regime=Regime.EL10, stages="2", most_tables=_FEW_TABLES))
 
 
 def _questions_about_vms(stop: Stop) -> Iterator[Callable[[], object]]:
