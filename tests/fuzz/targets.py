@@ -169,7 +169,8 @@ def command_line(*words: str) -> tuple[int, str]:
     assert status in _STATUSES, words
     assert "Traceback" not in error.getvalue()
     assert not _UNSAFE.search(error.getvalue()), error.getvalue()
-    assert (status != 0) <= bool(error.getvalue().strip()), words
+    # What a map lacks is said below it.
+    assert (status != 0) <= bool((error.getvalue() + printed).strip()), words
     return status, printed
 
 

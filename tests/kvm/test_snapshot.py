@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,13 +56,16 @@ _ORIGIN = re.compile(r'^\{"origin": "[^"]*", ')
 
 
 def offline_answer(question: str, dump: Path, capsys: pytest.CaptureFixture[str], *options: str) -> str:
-    """Return what the command line prints for the same question about a file."""
+    """Return what the command line prints for the same question about a file.
+
+    Of a map nothing may be known: TTBRn_EL1 of the moment need not lead to tables.
+    """
     name, *words = question.split()
     target = ["--dump", str(dump)] if name in _WITH_OPTION else [str(dump)]
     capsys.readouterr()
     status = main([name, *target, *options, *words, "--json"])
     shown = capsys.readouterr()
-    assert status == 0, f"{question}: {shown.err}"
+    assert status == 0 or (name == "map" and not shown.out), f"{question}: {shown.err}"
     return _json_of(shown.out)
 
 
@@ -84,7 +88,8 @@ def test_tables_only(
     stop(hyp)
     path = tmp_path / "machine.snapshot"
     written = hyp.session.json(f"hyp-snapshot {path} --tables-only")
-    assert written["memory"] < written["ram"] // 20
+    # Where no table says which part of a kernel is text, its names are looked for in all of its image, 40 MB.
+    assert written["memory"] < written["ram"] // 12, _where(path)
     assert written["size"] == path.stat().st_size
     assert list(tmp_path.glob(".*")) == []
     for question, answer in live_answers(hyp).items():
@@ -93,6 +98,14 @@ def test_tables_only(
     hyp.select(other)
     for question, answer in live_answers(hyp).items():
         assert offline_answer(question, path, capsys, "--cpu", str(other)) == answer, question
+
+
+def _where(path: Path) -> str:
+    """Return how many pages a snapshot has in each 2 MiB of memory."""
+    pages = Counter(
+        at >> 21 for start, end in open_dump(str(path)).ranges for at in range(start, end, 0x1000)
+    )
+    return ", ".join(f"{count} from {block << 21:#x} on" for block, count in pages.most_common(30))
 
 
 def test_everything(hyp: Debugger, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
