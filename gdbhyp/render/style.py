@@ -6,6 +6,7 @@ Text that comes from a target (symbols, memory, logs, file names) is hostile: ``
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -119,9 +120,18 @@ class Style:
         """
         if not headers:
             return "\n".join(_aligned(_fitted(rows, self.width) if rows else rows))
-        with _needed("tabulate"):
-            from tabulate import tabulate
+        head = tuple(self.paint("heading", h) for h in headers)
+        fitted = tuple(map(tuple, [*_fitted([head, *rows], self.width)][1:] if self.width else rows))
+        return (_laid_out if len(fitted) <= _REPEATED_ROWS else _laid_out.__wrapped__)(fitted, head)
 
-        head = [self.paint("heading", h) for h in headers]
-        fitted = [*_fitted([head, *rows], self.width)][1:] if self.width else rows
-        return tabulate(fitted, head, tablefmt="plain", disable_numparse=True)
+
+_REPEATED_ROWS = 64
+
+
+@functools.lru_cache(maxsize=32)
+def _laid_out(rows: tuple[tuple[str, ...], ...], head: tuple[str, ...]) -> str:
+    """Lay out a table; remembered, for a loop asks the same at each stop, of which this is a third."""
+    with _needed("tabulate"):
+        from tabulate import tabulate
+
+    return tabulate(rows, head, tablefmt="plain", disable_numparse=True)
