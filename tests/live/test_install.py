@@ -342,8 +342,8 @@ def test_gdbs_own_arguments(installed: Venv) -> None:
 
 # What may be imported by ``source gdbinit.py``, and by a syndrome's decoding: the rest waits until it is needed.
 AT_SOURCE = {"gdbhyp", "gdbhyp.errors", "gdbhyp.gdbinit", "gdbhyp.plugin", "gdbhyp.commands"}
-ROOMS_AT_SOURCE = {"errors", "plugin", "commands"}
-ROOMS_OF_ESR = {"errors", "cli", "commands", "analyses", "arch", "render"}
+ROOMS_AT_SOURCE = {"errors", "escaping", "plugin", "commands"}
+ROOMS_OF_ESR = {"errors", "escaping", "cli", "commands", "analyses", "arch", "render"}
 HEAVY = {"argparse", "tabulate", "pygments", "json", "typing_extensions", "importlib.metadata"}
 TABLES = {"gdbhyp.arch.registers", "gdbhyp.arch.stage1", "gdbhyp.arch.stage2", "gdbhyp.engine"}
 

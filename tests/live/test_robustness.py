@@ -177,6 +177,8 @@ class Interrupted:
         self, command: str, delays: list[float], times: int = 1, pid: int | None = None
     ) -> tuple[str | None, str]:
         """Return how the command ended (None: by itself) and what it printed."""
+        # GDB may hold back what it has printed so far.
+        self.session.run("python gdb.flush()")
         before = self.log.stat().st_size
         ended = self.session.python(f"interrupted({command!r}, {delays!r}, {times}, {pid})")
         with self.log.open("rb") as log:

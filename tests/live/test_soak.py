@@ -59,4 +59,5 @@ def test_a_recording_is_bounded(demo: Path, attach: Attach, tmp_path: Path) -> N
         measured = growth(session.pid, lambda: session.run(follow), 4, 2)
         answer = session.json("hyp-trace stat")
         assert answer["events"] > 2 * 2000
-        assert measured.after - measured.before < 2048, measured
+        # An event that is kept takes more than 200 bytes.
+        assert (measured.after - measured.before) * 1024 < 16 * answer["events"], measured
