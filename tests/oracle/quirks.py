@@ -289,12 +289,21 @@ def without_high_bits(retry: Retry) -> bool:
     if not stage:
         return False
     word = retry.descriptor(retry.ours.reads[-1], stage)
-    for form in layouts(retry, stage):
+    for form in sorted(layouts(retry, stage), key=lambda form: _last_read_of_root(retry, form), reverse=True):
         field = 0xF000 if form.high64 else 0x300 if form.ds else 0
         if form.ps <= 5 and word & field:
             retry.patch(retry.ours.reads[-1], stage, word & ~field)
             return True
     return False
+
+
+def _last_read_of_root(retry: Retry, form: Layout) -> int:
+    """Return which read was the last of the first table of a layout, -1 if none was: the last walk began with it."""
+    root = retry.regs[form.base] & (1 << 48) - (1 << form.root_bits)
+    return max(
+        (n for n, read in enumerate(retry.ours.reads) if read >> form.root_bits == root >> form.root_bits),
+        default=-1,
+    )
 
 
 def with_larger_output(retry: Retry) -> bool:
