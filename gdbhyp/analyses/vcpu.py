@@ -15,7 +15,7 @@ from gdbhyp.arch.syndrome import decode_esr
 from gdbhyp.arch.syndrome_context import SyndromeContext
 from gdbhyp.engine.stop import Stop
 from gdbhyp.errors import GdbhypError
-from gdbhyp.hypervisors.guest import guest
+from gdbhyp.hypervisors.guest import of_saved
 from gdbhyp.hypervisors.saved import saved_vcpu
 from gdbhyp.hypervisors.vms import Process, Vcpu, Vm, find_vms
 
@@ -152,7 +152,7 @@ def vcpu_report(
         pc=vcpu.pc,
         pc_from=vcpu.pc_from,
         object=vcpu.object,
-        registers_from=guest(stop, vm, vcpu).registers_from,
+        registers_from=of_saved(stop, vm, saved).registers_from,
         general=_beside(context.general, general_live, tuple(context.general)),
         system=_beside(context.system, live, saved.switched),
         control=_beside(context.control, None, ()),

@@ -14,7 +14,7 @@ from gdbhyp.arch.features import ID_REGISTERS
 from gdbhyp.engine.machine import Machine, Registers, pstate_of
 from gdbhyp.engine.stop import Stop
 from gdbhyp.engine.translate import with_registers
-from gdbhyp.hypervisors.saved import AT_LAST_EXIT, HOSTS_COPY, saved_vcpu
+from gdbhyp.hypervisors.saved import AT_LAST_EXIT, HOSTS_COPY, SavedVcpu, saved_vcpu
 from gdbhyp.hypervisors.vms import HostStage2, Vcpu, Vm
 
 _RW = 1 << 31
@@ -51,7 +51,11 @@ def guest(stop: Stop, vm: Vm, vcpu: Vcpu | None = None) -> Guest:
     chosen = vcpu or next(known, vm.vcpus[0] if vm.vcpus else None)
     if chosen is None or chosen.object is None:
         return _only_seen(stop, vm, chosen)
-    saved = saved_vcpu(stop, vm, chosen)
+    return of_saved(stop, vm, saved_vcpu(stop, vm, chosen))
+
+
+def of_saved(stop: Stop, vm: Vm, saved: SavedVcpu) -> Guest:
+    """Return a VM's vCPU by what was read of it."""
     context, where = saved.context, saved.loaded
     own = {**context.general, **context.system, **_stage2(stop, vm, context.control)}
     if where is None:
