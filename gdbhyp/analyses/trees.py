@@ -325,7 +325,5 @@ def _stage1(who: Who, vm: int | None, cpu: Stop, regime: Regime) -> Iterator[Tre
 
 
 def _lacking(cpu: Stop, regime: Regime, stages: str, upper: bool | None) -> str | None:
-    """Return a register that is not shown and that this range is translated by; the other range has its own root."""
-    other = f"TTBR{int(not upper)}_{'EL1' if regime is Regime.EL10 else 'EL2'}" if upper is not None else None
-    needed = (name for name in registers_needed(regime, stages) if name != other)
-    return next(iter(cpu.machine.missing(needed)), None)
+    """Return a register that is not shown and that this range is translated by."""
+    return next(iter(cpu.machine.missing(registers_needed(regime, stages, upper=upper))), None)

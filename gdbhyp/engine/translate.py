@@ -57,15 +57,17 @@ _BLOCK_TYPE = Bits(1, 0)
 _NO_EL2 = "EL2 is not enabled in Secure state (SCR_EL3.EEL2 = 0), so there is no stage 2"
 
 
-def registers_needed(regime: Regime, stages: str = BOTH) -> tuple[str, ...]:
+def registers_needed(regime: Regime, stages: str = BOTH, *, upper: bool | None = None) -> tuple[str, ...]:
     """The registers without which an answer about these stages of a regime would be a guess.
 
+    ``upper`` asks for one VA range of stage 1, which does without the root of the other; None is for both ranges.
     Those of optional features are not among them: where they are missing, so is the feature. Nor are ID registers,
     without which every feature is assumed.
     """
     names: tuple[str, ...] = ()
     if stages != STAGE2:
-        names += stage1_registers(regime)
+        other = "" if upper is None else f"TTBR{int(not upper)}_{'EL1' if regime is Regime.EL10 else 'EL2'}"
+        names += tuple(name for name in stage1_registers(regime) if name != other)
     if regime is not Regime.EL3:
         names += ("HCR_EL2",)
     if regime is Regime.EL10 and stages != STAGE1:

@@ -78,9 +78,9 @@ def _identify(stop: Stop) -> Identity:
 
 def _missing(stop: Stop, regime: Regime, address: int) -> str | None:
     """Return a register that is not shown and without which EL2's ``address`` cannot be translated."""
-    other = "TTBR0_EL2" if regime.has_unprivileged and address >> 55 & 1 else "TTBR1_EL2"
+    upper = bool(address >> 55 & 1) if regime.has_unprivileged else None
     # Of what memory type the code is, does not matter.
-    needed = (name for name in registers_needed(regime, "1") if name not in (other, "MAIR_EL2"))
+    needed = (name for name in registers_needed(regime, "1", upper=upper) if name != "MAIR_EL2")
     return next(iter(stop.machine.missing(needed)), None)
 
 
