@@ -255,11 +255,9 @@ def _questions(cpu: Stop) -> Iterator[Callable[[], object]]:
     yield lambda: _exhaust(cpu, map.Question(regime=host))
     yield lambda: _exhaust(cpu, map.Question(regime=Regime.EL10, stages="1"))
     yield lambda: _exhaust(cpu, map.Question(regime=Regime.EL10, stages="both"))
-    if cpu.optional("VTTBR_EL2"):
-        yield lambda: _exhaust(cpu, map.Question(regime=Regime.EL10, stages="2"))
-    else:
-        # A host without stage 2 leaves 0 there; what lies at PA 0 need not be tables.
-        yield lambda: _exhaust(cpu, map.Question(regime=Regime.EL10, stages="2", most_tables=_FEW_TABLES))
+    # A host without stage 2 leaves 0 there; what lies at PA 0 need not be tables.
+    most = map.MOST_TABLES if cpu.optional("VTTBR_EL2") else _FEW_TABLES
+    yield lambda: _exhaust(cpu, map.Question(regime=Regime.EL10, stages="2", most_tables=most))
 
 
 def _questions_about_vms(stop: Stop) -> Iterator[Callable[[], object]]:

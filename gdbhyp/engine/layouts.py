@@ -128,9 +128,9 @@ class Types(ABC):
     def _member(self, number: int, path: str) -> Member:
         found = Member(0, 0, number)
         for word in path.split("."):
-            owner = self.composite(found.type)
-            inner = None if owner is None else self._direct(owner, word, _MOST_NESTING)
-            if owner is None or inner is None:
+            inner = self._direct(found.type, word, _MOST_NESTING)
+            if inner is None:
+                owner = self.composite(found.type)
                 name = "" if owner is None else self.name(owner)
                 raise NoType(f"struct {name or 'without a name'} of this kernel has no member {path}")
             found = replace(inner, offset=found.offset + inner.offset)

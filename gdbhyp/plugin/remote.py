@@ -354,10 +354,10 @@ def leave_monitor(machine: str, cpu: str) -> None:
 
 def give_back_monitor(connection: gdb.RemoteTargetConnection) -> None:
     """Let the monitor speak of the CPU again that a lost connection kept it from."""
-    cpu = _left_monitors.get(str(connection.details)) if _left_monitors else None
-    if cpu is not None:
-        captured(f"monitor cpu {cpu}")
-        del _left_monitors[str(connection.details)]
+    machine = str(connection.details)
+    if machine in _left_monitors:
+        captured(f"monitor cpu {_left_monitors[machine]}")
+        del _left_monitors[machine]
 
 
 def give_back_all() -> None:
